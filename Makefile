@@ -1,0 +1,117 @@
+# From a fresh clone to a running limpet: `make run`. `make` alone lists the targets.
+# Needs make and Python 3.10 or later; the rest goes into .venv, once, and again only
+# when pyproject.toml changes.
+
+PYTHON ?= python3
+TORCH_VERSION := 2.13.0
+
+# Where the PyTorch wheel comes from, beside what pip itself is configured with.
+#   auto   On Linux, PyPI's own wheel brings several GB of CUDA libraries that nothing here needs.
+#          So PyTorch's CPU index is added if it answers within 5 seconds; a machine that cannot
+#          reach it (behind a mirror, say) goes on at once with pip's own sources.
+#   none   pip's own sources only
+#   URL    that index: make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Indexes are only ever added, so a pip.conf or PIP_* variable keeps its effect.
+TORCH_INDEX ?= auto
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+MADE := $(VENV)/.made
+TORCH := $(VENV)/.torch-$(TORCH_VERSION)
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help run test test-slow lint bench setup clean
+
+help:
+	@echo "make run        set up, then the demo: bundle, server, sensor streams, alerts"
+	@echo "make test       set up, then the fast tests"
+	@echo "make test-slow  set up, then the slow tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      measure serving, into tests/benchmarks/results/serve.json"
+	@echo "make setup      only the set-up: .venv with limpet and all its extras"
+	@echo "make clean      remove .venv, caches and build outputs"
+
+run: $(INSTALLED)
+	@$(BIN)/limpet demo
+
+test: $(INSTALLED)
+	@echo "==> fast tests"
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	@echo "==> slow tests"
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	@echo "==> ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --check --quiet .
+	@echo "==> mypy --strict"
+	@$(BIN)/mypy --strict runtime/limpet training/limpet export/limpet
+
+bench: $(INSTALLED)
+	@mkdir -p tests/benchmarks/results
+	@$(BIN)/limpet bench serve --json tests/benchmarks/results/serve.json
+
+setup: $(INSTALLED)
+
+# Debian and Ubuntu ship python3 without ensurepip, and venv fails half-way without it.
+$(MADE):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "==> no '$(PYTHON)' here: install Python 3.10 or later, or name one: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "==> limpet needs Python 3.10 or later, '$(PYTHON)' is $$($(PYTHON) --version 2>&1);" \
+	    "name a later one: make PYTHON=python3.12" >&2; \
+	  exit 1; }
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  if ! command -v apt-get >/dev/null; then \
+	    echo "==> '$(PYTHON)' cannot make virtual environments (no ensurepip):" \
+	      "install your system's venv package for Python, then make again" >&2; exit 1; \
+	  elif [ "$$(id -u)" = 0 ]; then as_root=; \
+	  elif command -v sudo >/dev/null; then as_root=sudo; \
+	  else \
+	    echo "==> '$(PYTHON)' has no ensurepip; as root, type: apt-get install $$package" >&2; exit 1; \
+	  fi; \
+	  echo "==> installing $$package with apt-get ('$(PYTHON)' has no ensurepip)"; \
+	  $$as_root apt-get -qq update || true; \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
+	    apt-get -qq install -y --no-install-recommends $$package >/dev/null || { \
+	    echo "==> apt-get failed; as root, type: apt-get install $$package" >&2; exit 1; }; \
+	fi
+	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# First and pinned, so that limpet's own `torch>=` finds it satisfied. The alarm, unlike
+# urlopen's timeout, also ends a name server that does not answer.
+$(TORCH): | $(MADE)
+	@index='$(TORCH_INDEX)'; \
+	if [ "$$index" = auto ]; then \
+	  index=none; \
+	  if [ "$$(uname -s)" = Linux ] && { $(BIN)/python -c "import signal, urllib.request as r; \
+	    signal.alarm(5); r.urlopen(r.Request('$(TORCH_CPU_INDEX)/torch/', method='HEAD'))"; \
+	  } >/dev/null 2>&1; then index=$(TORCH_CPU_INDEX); fi; \
+	fi; \
+	if [ "$$index" = none ] || [ -z "$$index" ]; then \
+	  echo "==> installing PyTorch $(TORCH_VERSION) from pip's own sources (once; may take minutes)"; \
+	  $(PIP) install torch==$(TORCH_VERSION); \
+	else \
+	  echo "==> installing PyTorch $(TORCH_VERSION) from $$index (once; may take minutes)"; \
+	  $(PIP) install --extra-index-url "$$index" torch==$(TORCH_VERSION); \
+	fi
+	@touch $@
+
+$(INSTALLED): pyproject.toml | $(TORCH)
+	@echo "==> installing limpet with its extras into $(VENV)"
+	@$(PIP) install --editable ".[training,export,dashboard,dev]"
+	@touch $@
+
+clean:
+	@echo "==> removing $(VENV), caches and build outputs"
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find runtime training export tests -name __pycache__ -type d -prune -exec rm -rf {} +

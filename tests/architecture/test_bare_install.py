@@ -1,0 +1,64 @@
+"""The wheel with its base dependencies alone is what a robot installs: it has to work so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Ten seconds where the package index is near; the limit is for where it is not.
+pytestmark = pytest.mark.timeout(600)
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command outside the repository and return its output; a failure shows it."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def bare_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with limpet's wheel and its base dependencies, no extra."""
+    folder = tmp_path_factory.mktemp("bare")
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, REPOSITORY, cwd=folder)
+    (wheel,) = folder.glob("limpet-*.whl")
+    environment = folder / "venv"
+    venv.create(environment, with_pip=True)
+    run(environment / "bin/python", "-m", "pip", "install", "--quiet", wheel, cwd=folder)
+    return environment
+
+
+def test_a_bare_install_brings_no_training_library(bare_venv: Path) -> None:
+    program = (
+        "from importlib.util import find_spec;"
+        "print(*(n for n in ('torch', 'onnx', 'onnxscript', 'safetensors', 'matplotlib', 'pytest')"
+        " if find_spec(n)))"
+    )
+    assert run(bare_venv / "bin/python", "-c", program, cwd=bare_venv).split() == []
+
+
+def test_a_bare_install_has_all_three_portions(bare_venv: Path) -> None:
+    program = "import limpet, os; print(*sorted(os.listdir(*limpet.__path__)))"
+    portions = run(bare_venv / "bin/python", "-c", program, cwd=bare_venv).split()
+    assert portions == ["contracts", "export", "runtime", "training"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["doctor"]])
+def test_a_bare_install_runs(bare_venv: Path, arguments: list[str]) -> None:
+    assert run(bare_venv / "bin/limpet", *arguments, cwd=bare_venv)
