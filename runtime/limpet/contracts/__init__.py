@@ -1,0 +1,1 @@
+"""What workstation and robot agree on: tensors, bundles, messages, preprocessing, errors."""

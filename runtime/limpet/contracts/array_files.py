@@ -1,0 +1,307 @@
+"""Reading `.npy` and `.npz` files into columns. Nothing is unpickled.
+
+Dimension legend: s segments, n rows (of a segment where there are some), c channels.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from limpet.contracts.errors import DataError
+from limpet.contracts.recording_columns import (
+    LABEL_NAMES,
+    NEVER_CHANNELS,
+    RecordedColumns,
+    check_known,
+    find_label,
+    unique_names,
+)
+
+Array = NDArray[Any]
+
+RATE_KEYS = ("rate_hz", "fs")
+"""Keys of an npz that state the sampling rate in Hz, each holding one number."""
+
+NAMES_KEY = "channels"
+"""Key of an npz that names the channels."""
+
+# What numpy, zipfile and zlib raise on damaged, encrypted or truncated bytes.
+_DAMAGE = (
+    OSError, EOFError, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError,
+    RuntimeError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """Shape and element type of an array in a file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the elements are real numbers or booleans."""
+        return self.dtype.kind in "biuf"
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {list(self.shape)}"
+
+
+def read_npy(
+    path: Path, *, ignore: Collection[str] = (), label: str | None = None
+) -> RecordedColumns:
+    """Reads an array (n,), (n, c) or (s, n, c); its channels are `c0`, `c1`, ….
+
+    Args:
+        path: The file.
+        ignore: Channels to leave out.
+        label: Channel that holds the labels.
+
+    Raises:
+        DataError: It is damaged, or holds anything but numbers in one of these shapes.
+    """
+    with _undamaged(path), path.open("rb") as file:
+        array = _read_array(path, "the array", file, path.stat().st_size)
+    _check_signal(path, "the array", ArrayHeader(array.shape, array.dtype))
+    names = [f"c{index}" for index in range(_width(array))]
+    check_known(path, "--label", [] if label is None else [label], names)
+    return _to_columns(path, array, names, ignore, label)
+
+
+def read_npz(
+    path: Path, *, key: str | None = None, ignore: Collection[str] = (), label: str | None = None
+) -> RecordedColumns:
+    """Reads one array (n,), (n, c) or (s, n, c), and its labels, rate and channel names.
+
+    Args:
+        path: The file.
+        key: The array; by default the only numeric one of one or two dimensions.
+        ignore: Channels to leave out.
+        label: Key or channel that holds the labels; by default a key of `LABEL_NAMES` with one
+            label a row (or one a segment).
+
+    Raises:
+        DataError: It is damaged, the array cannot be chosen, or it holds anything but numbers.
+    """
+    with _undamaged(path), zipfile.ZipFile(path) as archive:
+        headers = dict(_read_headers(archive))
+        chosen = _choose(path, headers, key, label)
+        _check_signal(path, repr(chosen), headers[chosen])
+        array = _read_member(path, archive, chosen)
+        names, warnings = _names(path, archive, headers, _width(array))
+        label_key = _find_label_key(path, headers, chosen, names, label)
+        labels = _read_member(path, archive, label_key) if label_key else None
+        rate_key = next((k for k in RATE_KEYS if k != chosen and _is_number(headers.get(k))), None)
+        rate = float(_read_member(path, archive, rate_key).item()) if rate_key else math.nan
+    if rate_key and not (math.isfinite(rate) and rate > 0):
+        warnings = (*warnings, f"{rate_key!r} is {rate:g}, wanted a rate in Hz: not used")
+    by_name = [k for k, h in headers.items() if h.is_numeric and len(h.shape) == 3]
+    if key is None and by_name:
+        others = ", ".join(f"--key {k} for {headers[k]}" for k in by_name)
+        warnings = (*warnings, f"taking {chosen!r} {headers[chosen]}; say {others}")
+    return _to_columns(
+        path,
+        array,
+        names,
+        ignore,
+        None if label_key else label,
+        labels=labels,
+        label_key=label_key or "",
+        rate_hz=rate if math.isfinite(rate) and rate > 0 else None,
+        warnings=warnings,
+    )
+
+
+def _choose(
+    path: Path, headers: Mapping[str, ArrayHeader], key: str | None, label: str | None
+) -> str:
+    if key is not None:
+        if key not in headers:
+            raise _no_choice(path, f"has no array {key!r}", headers)
+        return key
+    candidates = [
+        name
+        for name, header in headers.items()
+        if header.is_numeric
+        and len(header.shape) in (1, 2)
+        and name.lower() not in NEVER_CHANNELS
+        and name != label
+        and not (name in RATE_KEYS and _is_number(header))
+    ]
+    if len(candidates) != 1:
+        count = len(candidates) or "no"
+        raise _no_choice(path, f"has {count} numeric arrays of one or two dimensions", headers)
+    return candidates[0]
+
+
+def _check_signal(path: Path, what: str, header: ArrayHeader) -> None:
+    if not header.is_numeric or len(header.shape) not in (1, 2, 3) or 0 in header.shape:
+        raise DataError(
+            f"{path}: {what} is {header}, "
+            "wanted numbers [rows], [rows, channels] or [segments, rows, channels]"
+        )
+
+
+def _no_choice(path: Path, found: str, headers: Mapping[str, ArrayHeader]) -> DataError:
+    listed = "; ".join(f"{name} {header}" for name, header in headers.items()) or "none"
+    return DataError(f"{path} {found}", f"say --key NAME; arrays: {listed}")
+
+
+def _names(
+    path: Path, archive: zipfile.ZipFile, headers: Mapping[str, ArrayHeader], width: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the channels, and warnings."""
+    numbered = tuple(f"c{index}" for index in range(width))
+    header = headers.get(NAMES_KEY)
+    if header is None or header.dtype.kind != "U":
+        return numbered, ()
+    if header.shape != (width,):
+        found = f"{NAMES_KEY!r} is {header}, wanted [{width}]"
+        return numbered, (f"{found}: channels are numbered instead",)
+    return unique_names(_read_member(path, archive, NAMES_KEY).tolist())
+
+
+def _find_label_key(
+    path: Path,
+    headers: Mapping[str, ArrayHeader],
+    chosen: str,
+    channels: Sequence[str],
+    label: str | None,
+) -> str | None:
+    """The key with the labels; None where there is none, or where a channel holds them."""
+    shape = headers[chosen].shape
+    if label is not None:
+        if label in headers and label != chosen:
+            if not _labels_fit(headers[label], shape):
+                raise DataError(
+                    f"{path}: --label {label} is {headers[label]}, "
+                    f"wanted one number a row of {chosen!r} {headers[chosen]}"
+                )
+            return label
+        check_known(path, "--label", [label], [*headers, *channels], "keys and channels")
+        return None
+    for wanted in LABEL_NAMES:
+        for name, header in headers.items():
+            if name.lower() == wanted and name != chosen and _labels_fit(header, shape):
+                return name
+    return None
+
+
+def _labels_fit(header: ArrayHeader, shape: tuple[int, ...]) -> bool:
+    rows = math.prod(shape[:-1] if len(shape) > 1 else shape)
+    fitting = [(rows,), (rows, 1)] + ([shape[:2], shape[:1]] if len(shape) == 3 else [])
+    return header.is_numeric and header.shape in fitting
+
+
+def _to_columns(
+    path: Path,
+    array: Array,
+    names: Sequence[str],
+    ignore: Collection[str],
+    label: str | None,
+    *,
+    labels: Array | None = None,
+    label_key: str = "",
+    rate_hz: float | None = None,
+    warnings: tuple[str, ...] = (),
+) -> RecordedColumns:
+    check_known(path, "--ignore", ignore, names, "channels")
+    values = array.reshape(-1, len(names)).astype(np.float64, copy=False)  # (all rows, c)
+    label_name = label_key or find_label(names, ignore, label) or ""
+    if labels is not None:  # one a row, or one a segment
+        labels = np.repeat(labels.reshape(-1), len(values) // labels.size).astype(np.float64)
+    elif label_name:
+        labels = values[:, list(names).index(label_name)].copy()
+    kept, left_out = [], []
+    for index, name in enumerate(names):
+        if name == label_name and not label_key:
+            left_out.append(f"{name} (label)")
+        elif name in ignore:
+            left_out.append(f"{name} (ignored)")
+        elif name.lower() in NEVER_CHANNELS:
+            left_out.append(f"{name} (never a channel)")
+        else:
+            kept.append(index)
+    if label_key:
+        left_out.append(f"{label_key} (label)")
+    if not kept:
+        raise DataError(f"{path}: no channel is left", f"columns: {', '.join(left_out)}")
+    return RecordedColumns(
+        values=np.ascontiguousarray(values if len(kept) == len(names) else values[:, kept]),
+        channels=tuple(names[index] for index in kept),
+        rate_hz=rate_hz,
+        segments=tuple(range(0, len(values), array.shape[1])) if array.ndim == 3 else (0,),
+        label=labels,
+        label_name=label_name,
+        left_out=tuple(left_out),
+        warnings=warnings,
+    )
+
+
+def _width(array: Array) -> int:
+    return 1 if array.ndim == 1 else array.shape[-1]
+
+
+def _is_number(header: ArrayHeader | None) -> bool:
+    return header is not None and header.is_numeric and math.prod(header.shape) == 1
+
+
+def _read_headers(archive: zipfile.ZipFile) -> Iterator[tuple[str, ArrayHeader]]:
+    for member in archive.namelist():
+        if member.endswith(".npy"):
+            with archive.open(member) as file:
+                yield member.removesuffix(".npy"), _read_header(file)
+
+
+def _read_member(path: Path, archive: zipfile.ZipFile, key: str) -> Array:
+    info = archive.getinfo(f"{key}.npy")
+    with archive.open(info) as file:
+        return _read_array(path, repr(key), file, info.file_size)
+
+
+def _read_header(file: IO[bytes]) -> ArrayHeader:
+    if npy_format.read_magic(file) == (1, 0):
+        shape, _, dtype = npy_format.read_array_header_1_0(file)
+    else:  # 3.0 differs from 2.0 in the encoding of field names, which no recording has
+        shape, _, dtype = npy_format.read_array_header_2_0(file)
+    return ArrayHeader(shape, dtype)
+
+
+def _read_array(path: Path, what: str, file: IO[bytes], size: int) -> Array:
+    """Reads an array of numbers or of text; `size` is the file's, in bytes."""
+    header = _read_header(file)
+    if header.dtype.kind != "U" and not header.is_numeric:
+        raise DataError(f"{path}: {what} is {header}, wanted real numbers")
+    found, wanted = size - file.tell(), math.prod(header.shape) * header.dtype.itemsize
+    if found != wanted:  # before memory is taken for it
+        raise ValueError(f"{what} {header} needs {wanted} bytes, found {found}")
+    file.seek(0)
+    array: Array = npy_format.read_array(file, allow_pickle=False)
+    file.read(1)  # at the end of a zip member, its checksum is compared
+    return array
+
+
+@contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: {error.strerror}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path} is no whole {path.suffix} file: {reason}", "write or copy it anew"
+        ) from error

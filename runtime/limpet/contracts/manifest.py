@@ -1,0 +1,182 @@
+"""The manifest of a bundle: everything a robot has to know about a model, as data."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.signals import SignalStep, Window
+from limpet.contracts.tensors import TensorSpec
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["grasp", "navigation", "anomaly", "custom"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class SignalPreprocessing(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="signal"
+):
+    """Turns rows of a sensor stream into the model's windows.
+
+    Attributes:
+        channels: Names, in the order of the model's last axis. (c,)
+        rate_hz: Rows per second of the training data.
+        steps: The chain that `signals.SignalPreprocessor` runs.
+    """
+
+    channels: list[str]
+    rate_hz: float
+    steps: list[SignalStep]
+
+    @property
+    def window(self) -> Window:
+        """The chain's window, its last step."""
+        step = self.steps[-1]
+        assert isinstance(step, Window)
+        return step
+
+
+class AnomalyDecoding(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="anomaly"
+):
+    """Which outputs carry what; scores grow with strangeness."""
+
+    score: str = "score"
+    embedding: str = "embedding"
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Thresholds on the score and what they were set for.
+
+    Attributes:
+        threshold: A row scoring at least this is anomalous.
+        release_threshold: An incident ends below this; at most `threshold`.
+        false_alarm_rate: Share of normal rows that reach `threshold`, 0 to 1.
+        held_out_rows: Number of normal rows, held out from fitting, that set it.
+        data: Name of the recording they came from.
+    """
+
+    threshold: float
+    release_threshold: float
+    false_alarm_rate: float
+    held_out_rows: int
+    data: str = ""
+
+
+class DataDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file that a model was trained on: its name, SHA-256 and the rows used."""
+
+    name: str
+    sha256: str
+    rows: int
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a model comes from.
+
+    Attributes:
+        command: The command line that trained it.
+        created: UTC time of training, ISO 8601.
+        commit: Revision of limpet's source, empty where unknown.
+        configuration: The training configuration, as it was used.
+        data: Every training file.
+        metrics: Measured figures; the name says the data set (`nab/machine_temperature auroc`).
+        versions: Versions of the libraries that trained and exported it.
+    """
+
+    command: str = ""
+    created: str = ""
+    commit: str = ""
+    configuration: dict[str, object] = {}
+    data: list[DataDigest] = []
+    metrics: dict[str, float] = {}
+    versions: dict[str, str] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Contents of `manifest.json`.
+
+    Attributes:
+        schema_version: `SCHEMA_VERSION` of the writer.
+        name: Name the model is served under unless the configuration gives another.
+        kind: What the model is for.
+        space_id: Digest of the weights; embeddings compare only within one space.
+        inputs: The ONNX graph's inputs, in order.
+        outputs: The ONNX graph's outputs, in order.
+        preprocessing: From a node's data to `inputs`; None where a client sends `inputs` itself.
+        decoding: What the outputs mean; None where a client gets them as they are.
+        calibration: Thresholds; None for a model without a score.
+        precision: Number format of the graph's weights and activations.
+        opset: ONNX operator set.
+        provenance: Where the model comes from.
+        files: SHA-256 of every file of the bundle but this one and `engines/`.
+        manifest_sha256: SHA-256 of this manifest with this field empty.
+    """
+
+    schema_version: int
+    name: str
+    kind: Kind
+    space_id: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    preprocessing: SignalPreprocessing | None = None
+    decoding: AnomalyDecoding | None = None
+    calibration: Calibration | None = None
+    precision: Precision = "fp32"
+    opset: int
+    provenance: Provenance = Provenance()
+    files: dict[str, str] = {}
+    manifest_sha256: str = ""
+
+    def signal(self) -> SignalPreprocessing:
+        """The signal preprocessing of a model that scores streams.
+
+        Raises:
+            BundleError: The model has none.
+        """
+        if self.preprocessing is None:
+            raise BundleError(
+                f"model {self.name!r} is of kind {self.kind!r} and scores no sensor streams"
+            )
+        return self.preprocessing
+
+
+class _Probe(msgspec.Struct):
+    schema_version: int
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as the bytes of `manifest.json`, sealed with its own digest."""
+    unsealed = msgspec.structs.replace(manifest, manifest_sha256="")
+    digest = hashlib.sha256(msgspec.json.encode(unsealed, order="deterministic")).hexdigest()
+    sealed = msgspec.structs.replace(manifest, manifest_sha256=digest)
+    return msgspec.json.format(msgspec.json.encode(sealed, order="deterministic")) + b"\n"
+
+
+def decode_manifest(raw: bytes, where: str) -> Manifest:
+    """Reads the bytes of a `manifest.json`; the seal is `is_sealed`'s to check.
+
+    Raises:
+        BundleError: Not JSON, of another schema version, or with missing, unknown or wrong fields.
+    """
+    try:
+        version = msgspec.json.decode(raw, type=_Probe).schema_version
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{where} has schema version {version}, this limpet reads {SCHEMA_VERSION}",
+                "export the model again with this version, or install the limpet that wrote it",
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TensorError) as error:
+        raise BundleError(
+            f"{where} is not a valid manifest: {error}", "export the model again"
+        ) from error
+
+
+def is_sealed(raw: bytes, manifest: Manifest) -> bool:
+    """Whether `raw` is, byte for byte, what `encode_manifest` wrote."""
+    return raw == encode_manifest(manifest)

@@ -1,0 +1,372 @@
+"""The messages between nodes and server. `wire` turns them into bytes, `WIRE.md` specifies them
+for other languages.
+
+Times are Unix nanoseconds on the *server's* clock: a node adds the offset that it measured with
+`Ping`. An `id` is chosen by the client, at least 1, and stands in the reply; a `Rejected` with id 0
+answers bytes in which no id could be read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Union, get_args
+
+import msgspec
+
+from limpet.contracts.errors import RejectCode
+from limpet.contracts.tensors import TensorSpec
+
+VERSION = 1
+MAX_TENSORS = 16
+MAX_RANK = 8
+
+Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+class TensorHeader(msgspec.Struct, frozen=True):
+    """What the frame that follows holds."""
+
+    name: Name
+    dtype: str
+    shape: Annotated[list[Size], msgspec.Meta(max_length=MAX_RANK)]
+
+
+class Message(msgspec.Struct, kw_only=True, tag_field="type", tag=lambda name: _snake(name)):
+    """Every message says which version of the protocol it speaks."""
+
+    v: int = VERSION
+
+
+class TensorMessage(Message, kw_only=True):
+    """A message with tensors; `wire.encode` fills `tensors` in."""
+
+    tensors: Annotated[list[TensorHeader], msgspec.Meta(max_length=MAX_TENSORS)] = []
+
+
+# Node → server -----------------------------------------------------------------------------------
+
+
+class Hello(Message, kw_only=True):
+    """Asks what the server serves. Answer: `Welcome`."""
+
+    id: Id
+    client: Name
+
+
+class Ping(Message, kw_only=True):
+    """Clock handshake. Answer: `Pong`."""
+
+    id: Id
+    client_time_ns: Nanoseconds
+
+
+class Infer(TensorMessage, kw_only=True):
+    """One inference. Answer: exactly one of `Result`, `Stale`, `Rejected`, `Failed`.
+
+    Attributes:
+        model: Name of a served model.
+        capture_time_ns: When the input was measured; None where it has no such time.
+        max_age_ns: Oldest input still worth answering, checked before and after inference.
+        priority: Higher ones leave the queue first.
+        replaces: A key of this client's; a waiting request with the same key is answered `Stale`
+            and this one takes its place. Empty: none.
+    """
+
+    id: Id
+    model: Name
+    capture_time_ns: Nanoseconds | None = None
+    max_age_ns: Nanoseconds | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+    replaces: Annotated[str, msgspec.Meta(max_length=128)] = ""
+
+
+class OpenStream(Message, kw_only=True):
+    """Announces a sensor stream. Answer: `StreamOpened` or `Rejected`.
+
+    Attributes:
+        stream: Name of the stream, one for a sensor.
+        session: Random name of this run of the sensor node; it may open the stream again.
+        model: The model that scores it; empty lets the server's configuration choose.
+        channels: Names of the columns that `Samples` will carry, in order.
+        next_sequence: Sequence number of the first row that will be sent.
+    """
+
+    id: Id
+    stream: Name
+    session: Name
+    model: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    channels: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=4096)]
+    next_sequence: Count = 0
+
+
+class Samples(TensorMessage, kw_only=True):
+    """Rows of a stream: one tensor `values`, float32 or float64 (rows, channels).
+
+    Answer: `Scores` once they are scored and their alerts are durable, or `Rejected`, `Failed`.
+
+    Attributes:
+        sequence: Number of the first row, counted in rows since the stream began.
+        first_time_ns: When the first row was measured.
+        rate_hz: Rows per second.
+    """
+
+    id: Id
+    stream: Name
+    session: Name
+    sequence: Count
+    first_time_ns: Nanoseconds
+    rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
+
+class CloseStream(Message, kw_only=True):
+    """Ends a stream in good order: another session may open it at once. Answer: `StreamClosed`."""
+
+    id: Id
+    stream: Name
+    session: Name
+
+
+class GetAlerts(Message, kw_only=True):
+    """Asks for the alerts after number `since`. Answer: `AlertPage`."""
+
+    id: Id
+    since: Count
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 100
+
+
+class GetStatus(Message, kw_only=True):
+    """Asks for counters and states. Answer: `Status`."""
+
+    id: Id
+
+
+# Server → node -----------------------------------------------------------------------------------
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A served model. `inputs` are what an `Infer` must carry, before preprocessing."""
+
+    name: str
+    kind: str
+    space_id: str
+    engine: str
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    channels: list[str] = []
+    threshold: float | None = None
+
+
+class Welcome(Message, kw_only=True):
+    """Answers `Hello`.
+
+    Attributes:
+        server: Its name.
+        limpet: Its version.
+        alerts: Endpoints of the XPUB. A node takes the one of its own transport and, for tcp,
+            keeps the host under which it reached the server.
+        models: What is served.
+    """
+
+    id: Id
+    server: str
+    limpet: str
+    alerts: list[str]
+    models: list[ModelInfo]
+
+
+class Pong(Message, kw_only=True):
+    """Answers `Ping`; `server_time_ns` was read between receiving and sending."""
+
+    id: Id
+    client_time_ns: Nanoseconds
+    server_time_ns: Nanoseconds
+
+
+class Result(TensorMessage, kw_only=True):
+    """A finished inference. Times are durations in the server.
+
+    Attributes:
+        space_id: Embedding space of the outputs.
+        queue_ns: From arrival to the start of inference.
+        inference_ns: Preprocessing and engine.
+        total_ns: From arrival to the reply.
+    """
+
+    id: Id
+    model: str
+    space_id: str
+    engine: str
+    queue_ns: Nanoseconds
+    inference_ns: Nanoseconds
+    total_ns: Nanoseconds
+
+
+class Stale(Message, kw_only=True):
+    """The input was too old (`queue`, `reply`) or a newer one took its place (`replaced`)."""
+
+    id: Id
+    stage: Literal["queue", "reply", "replaced"]
+    age_ns: Nanoseconds | None = None
+    max_age_ns: Nanoseconds | None = None
+
+
+class Rejected(Message, kw_only=True):
+    """The server did not accept the message: why, and what to do."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    code: RejectCode
+    reason: str
+    hint: str = ""
+
+
+class Failed(Message, kw_only=True):
+    """The server accepted the message and could not finish it."""
+
+    id: Id
+    reason: str
+
+
+class StreamOpened(Message, kw_only=True):
+    """A stream is ready.
+
+    Attributes:
+        next_sequence: Number of the first row that is not acknowledged yet.
+        credits: How many `Samples` may be unanswered at a time.
+        max_rows: Most rows in one `Samples`.
+        warm_up_rows: Rows before the first score.
+    """
+
+    id: Id
+    stream: str
+    next_sequence: Count
+    credits: int
+    max_rows: int
+    warm_up_rows: int
+    model: str
+    threshold: float
+
+
+class Scores(TensorMessage, kw_only=True):
+    """Acknowledges `Samples`: tensors `scores` float32 (rows,) and `states` uint8 (rows,).
+
+    A state is a `limpet.contracts.signals.RowState`; a score is NaN unless its row is scored.
+
+    Attributes:
+        next_sequence: Number of the row that the server expects next.
+        incident: Number of the open incident, 0 for none.
+    """
+
+    id: Id
+    stream: str
+    sequence: Count
+    next_sequence: Count
+    incident: Count
+
+
+class StreamClosed(Message, kw_only=True):
+    """Answers `CloseStream`."""
+
+    id: Id
+    stream: str
+    next_sequence: Count
+
+
+class ChannelShare(msgspec.Struct, frozen=True):
+    """A channel's part of what made a row anomalous; the shares of all channels sum to 1."""
+
+    name: str
+    share: float
+
+
+class Alert(Message, kw_only=True):
+    """One entry of the alert log; also published on topic `alert`.
+
+    Attributes:
+        log_id: Names the log; a new log starts its sequence anew.
+        sequence: 1, 2, 3, … without gaps within a log.
+        incident: The incident's number: the sequence of its `open`.
+        start_time_ns: Measuring time of the first anomalous row of the incident.
+        time_ns: Measuring time of the row that made this entry.
+        row: That row's number in the stream.
+        score: That row's score; None where the stream closed without one.
+        peak_score: Highest score of the incident so far.
+        threshold: The threshold in force.
+        rows: Rows since the incident's first anomalous one.
+        channels: The channels with the largest part in the score, largest first, at most eight.
+        recorded_ns: When the log took it.
+    """
+
+    log_id: str
+    sequence: Count
+    event: Literal["open", "update", "close"]
+    incident: Count
+    stream: str
+    model: str
+    space_id: str
+    start_time_ns: Nanoseconds
+    time_ns: Nanoseconds
+    row: Count
+    score: float | None
+    peak_score: float
+    threshold: float
+    rows: Count
+    channels: list[ChannelShare]
+    recorded_ns: Nanoseconds
+
+
+class AlertPage(Message, kw_only=True):
+    """Alerts after the number asked for, ascending; `last` is the newest number in the log."""
+
+    id: Id
+    log_id: str
+    alerts: list[Alert]
+    last: Count
+
+
+class Status(Message, kw_only=True):
+    """Counters since the server started, by name; latencies in milliseconds."""
+
+    id: Id
+    server: str
+    uptime_s: float
+    counters: dict[str, int]
+    streams: dict[str, dict[str, int | str]]
+    models: dict[str, dict[str, float | str]]
+
+
+class Heartbeat(Message, kw_only=True):
+    """Published on topic `heartbeat` every `interval_s`: silence never means normal."""
+
+    server: str
+    log_id: str
+    state: Literal["serving", "stopping"]
+    time_ns: Nanoseconds
+    interval_s: float
+    last_alert: Count
+    engines: dict[str, str]
+    streams: dict[str, str]
+    dropped: dict[str, int]
+
+
+Request = Union[Hello, Ping, Infer, OpenStream, Samples, CloseStream, GetAlerts, GetStatus]  # noqa: UP007
+Reply = Union[  # noqa: UP007
+    Welcome, Pong, Result, Stale, Rejected, Failed, StreamOpened, Scores, StreamClosed,
+    AlertPage, Status,
+]  # fmt: skip
+Published = Union[Alert, Heartbeat]  # noqa: UP007
+
+ALERT_TOPIC, HEARTBEAT_TOPIC = b"alert", b"heartbeat"
+
+MESSAGES: tuple[type[Message], ...] = (
+    *get_args(Request),
+    *get_args(Reply),
+    *get_args(Published),
+)
+"""Every message type, for tests and for the specification."""
