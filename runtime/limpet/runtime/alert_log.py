@@ -1,0 +1,143 @@
+"""The durable log of alerts: SQLite, write-ahead, synchronous=FULL, so that what was
+acknowledged survives a power loss.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from limpet.contracts.errors import AlertLogError
+from limpet.contracts.messages import Alert
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS log (id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS alerts (
+    sequence INTEGER PRIMARY KEY,
+    incident INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS incidents ON alerts (incident, sequence);
+"""
+
+_decoder = msgspec.msgpack.Decoder(Alert)
+
+
+class AlertLog:
+    """Alerts by sequence number 1, 2, 3, … without gaps. Safe to use from several threads.
+
+    Args:
+        path: The database file; made where there is none. One process at a time may open it.
+        on_append: Called with the alerts of each `append`, in order of their numbers, once they
+            are durable.
+
+    Raises:
+        AlertLogError: Another server has it open, or it is damaged or cannot be written.
+    """
+
+    def __init__(self, path: Path, on_append: Callable[[Sequence[Alert]], None]) -> None:
+        self._path, self._on_append = path, on_append
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = path.with_suffix(".lock").open("w")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.executescript(_SCHEMA)
+            if self._db.execute("SELECT count(*) FROM log").fetchone()[0] == 0:
+                self._db.execute("INSERT INTO log VALUES (?)", (uuid.uuid4().hex,))
+            self.log_id: str = self._db.execute("SELECT id FROM log").fetchone()[0]
+            self._last: int = self._db.execute(
+                "SELECT coalesce(max(sequence), 0) FROM alerts"
+            ).fetchone()[0]
+            newest = self._db.execute(
+                "SELECT body FROM alerts WHERE sequence IN "
+                "(SELECT max(sequence) FROM alerts GROUP BY incident) AND event != 'close'"
+            ).fetchall()
+            self._open_incidents: dict[str, Alert] = {}
+            self._note([_decoder.decode(body) for (body,) in newest])
+        except BlockingIOError as error:
+            raise AlertLogError(
+                f"alert log {path} is in use by another server",
+                "stop that server, or give this one another state_dir",
+            ) from error
+        except (OSError, sqlite3.Error) as error:
+            raise AlertLogError(
+                f"alert log {path} cannot be opened: {error}",
+                "check the folder's permissions and free space; move a damaged file away",
+            ) from error
+
+    @property
+    def last(self) -> int:
+        """Number of the newest alert, 0 where there is none."""
+        return self._last
+
+    def append(self, alerts: Sequence[Alert]) -> None:
+        """Numbers the alerts, makes them durable together, then hands them to `on_append`.
+
+        An `open` gets its own number as its incident; an alert that follows an `open` of the same
+        call and stream, and has incident 0, gets that one's.
+
+        Raises:
+            AlertLogError: They could not be written; none of them is in the log.
+        """
+        if not alerts:
+            return
+        with self._lock:
+            opened: dict[str, int] = {}
+            for sequence, alert in enumerate(alerts, start=self._last + 1):
+                alert.log_id, alert.sequence = self.log_id, sequence
+                if alert.event == "open":
+                    opened[alert.stream] = sequence
+                alert.incident = alert.incident or opened[alert.stream]
+            try:
+                with self._db:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    self._db.executemany(
+                        "INSERT INTO alerts VALUES (?, ?, ?, ?)",
+                        [
+                            (a.sequence, a.incident, a.event, msgspec.msgpack.encode(a))
+                            for a in alerts
+                        ],
+                    )
+            except sqlite3.Error as error:
+                raise AlertLogError(f"alert log {self._path} cannot be written: {error}") from error
+            self._last += len(alerts)
+            self._note(alerts)
+            self._on_append(alerts)
+
+    def _note(self, alerts: Sequence[Alert]) -> None:
+        """Keeps track of which incidents are open."""
+        for alert in alerts:
+            if alert.event == "close":
+                self._open_incidents.pop(alert.stream, None)
+            else:
+                self._open_incidents[alert.stream] = alert
+
+    def since(self, sequence: int, limit: int) -> list[Alert]:
+        """The first `limit` alerts with a number greater than `sequence`, ascending."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT body FROM alerts WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (sequence, limit),
+            ).fetchall()
+        return [_decoder.decode(body) for (body,) in rows]
+
+    def open_incident(self, stream: str) -> Alert | None:
+        """Newest alert of the stream's incident that no `close` has ended yet."""
+        return self._open_incidents.get(stream)
+
+    def close(self) -> None:
+        """Closes the database; every alert in it is durable already."""
+        with self._lock:
+            self._db.close()
+            self._lock_file.close()

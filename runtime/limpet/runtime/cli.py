@@ -1,0 +1,126 @@
+"""The command line: finds commands, imports the one that is called for, and reports errors.
+
+A command is an entry point of the group `limpet.commands`. Its module is imported when it runs;
+`limpet --help` reads the commands' docstrings from their sources instead.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+import click
+
+from limpet.contracts.errors import LimpetError, MissingExtraError
+
+GROUP = "limpet.commands"
+
+
+class Commands(click.Group):
+    """The commands that entry points name."""
+
+    def entry_points(self) -> dict[str, metadata.EntryPoint]:
+        """Entry points by command name."""
+        return {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, sorted."""
+        return sorted(self.entry_points())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command."""
+        point = self.entry_points().get(cmd_name)
+        if point is None:
+            return None
+        command = point.load()
+        assert isinstance(command, click.Command), f"{point.value} is no click command"
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands without importing any."""
+        rows = [(name, _short_help(point)) for name, point in sorted(self.entry_points().items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="limpet", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Runs contrastive encoders on robots and machines: embeddings, grasps and anomaly alerts."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command line and exits.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 a missing extra, 4 impossible on this machine,
+    130 interrupted.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("limpet").setLevel(logging.INFO)
+    try:
+        code = cli.main(arguments, prog_name="limpet", standalone_mode=False)
+        sys.stdout.flush()
+    except LimpetError as error:
+        code = _report(error)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except ModuleNotFoundError as error:
+        extra = _extra_for(error)
+        if extra is None:
+            raise
+        code = _report(MissingExtraError(extra, error.name or ""))
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        # The reader has gone; whatever is still buffered must not complain at interpreter exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: LimpetError) -> int:
+    click.echo(f"error: {error}", err=True)
+    return error.exit_code
+
+
+def _extra_for(error: ModuleNotFoundError) -> str | None:
+    """The extra that brings a missing module, that of the portion which wanted it first of all."""
+    from limpet.runtime.extras import extra_of
+
+    wanted_by, traceback = "", error.__traceback__
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        wanted_by = module if module.startswith("limpet.") else wanted_by
+        traceback = traceback.tb_next
+    portion = wanted_by.split(".")[1] if wanted_by else ""
+    return extra_of(error.name or "", portion)
+
+
+def _short_help(point: metadata.EntryPoint) -> str:
+    """First sentence of the docstring of a command's function, read from its source."""
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except ModuleNotFoundError:  # entry points of another version: help goes on without it
+        return ""
+    if spec is None or spec.origin is None:
+        return ""
+    with open(spec.origin, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == point.attr:
+            first = (ast.get_docstring(node) or "").partition("\n\n")[0]
+            return " ".join(first.split()).partition(". ")[0].removesuffix(".")
+    return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Nodes of a robot that talk to a server: `RobotClient` asks for inferences.
+
+    with RobotClient("tcp://127.0.0.1:7700") as robot:
+        answer = robot.infer("grasp", {"depth": depth}, max_age_s=0.2, timeout_s=0.5)
+
+Sockets reconnect by themselves; every wait has a timeout, and a timed-out client goes on working.
+A client belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import zmq
+
+from limpet.contracts import messages
+from limpet.contracts.clock import Clock
+from limpet.contracts.errors import (
+    FailedError,
+    RejectedError,
+    RequestTimeoutError,
+    StaleReplyError,
+    WireError,
+)
+from limpet.contracts.messages import Reply, Request
+from limpet.contracts.tensors import Tensors
+from limpet.contracts.wire import decode_reply, encode
+
+CLOCK_ROUNDS = 8
+CLOCK_EVERY_S = 30.0
+
+AnyReply = TypeVar("AnyReply", bound=Reply)
+
+
+class Connection:
+    """A DEALER socket that sends requests and pairs replies with them.
+
+    Args:
+        endpoint: The server's, as `tcp://HOST:PORT` or `ipc://PATH`.
+        name: Says in the server's log who asks.
+    """
+
+    def __init__(self, endpoint: str, name: str = "") -> None:
+        self.endpoint, self.name = endpoint, name or f"pid-{os.getpid()}"
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        # Messages wait for a connection here, not in a socket that may never get one.
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise RequestTimeoutError(
+                f"cannot connect to {endpoint!r}: {error.strerror}",
+                "an endpoint looks like tcp://127.0.0.1:7700 or ipc:///run/limpet.sock",
+            ) from error
+        self.on_other: Callable[[Reply, Tensors], None] = lambda reply, tensors: None
+        """Called with replies that `request` meets while it waits for its own."""
+        self._clock = Clock()
+        self._clock_offset_ns = 0
+        self._clock_measured_s = -CLOCK_EVERY_S
+        self._last_id = 0
+
+    def close(self) -> None:
+        """Closes the socket; what waits for a reply gets none."""
+        self._context.destroy(linger=0)
+
+    def next_id(self) -> int:
+        """A request id that was not used yet."""
+        self._last_id += 1
+        return self._last_id
+
+    def send(self, request: Request, tensors: Tensors | None, deadline_s: float) -> None:
+        """Sends a request as soon as the server is connected.
+
+        Raises:
+            RequestTimeoutError: It was not until `deadline_s` (monotonic).
+        """
+        frames = encode(request, tensors)
+        while True:
+            try:
+                self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+                return
+            except zmq.Again:
+                if not self._poll(zmq.POLLOUT, deadline_s):
+                    raise RequestTimeoutError(
+                        f"no server at {self.endpoint}",
+                        "start one with: limpet serve CONFIG",
+                    ) from None
+
+    def receive(self, deadline_s: float) -> tuple[Reply, Tensors] | None:
+        """The next reply, or None where none came until `deadline_s` (monotonic)."""
+        while self._poll(zmq.POLLIN, deadline_s):
+            frames = self._socket.recv_multipart(copy=False)
+            try:
+                return decode_reply([frame.buffer for frame in frames])
+            except WireError:
+                continue  # an id that cannot be read belongs to no request of ours
+        return None
+
+    def _poll(self, flags: int, deadline_s: float) -> bool:
+        timeout_ms = max(0, round((deadline_s - time.monotonic()) * 1000))
+        return bool(self._socket.poll(timeout_ms, flags))
+
+    def request(
+        self,
+        request: Request,
+        wanted: type[AnyReply],
+        timeout_s: float,
+        tensors: Tensors | None = None,
+    ) -> tuple[AnyReply, Tensors]:
+        """Sends a request and waits for its reply; others go to `on_other`.
+
+        Raises:
+            RequestTimeoutError: No reply within `timeout_s`.
+            StaleReplyError, RejectedError, FailedError: As the server answered.
+            WireError: A reply of another type than `wanted`.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self.send(request, tensors, deadline_s)
+        while (answer := self.receive(deadline_s)) is not None:
+            reply, outputs = answer
+            if reply.id != request.id:
+                self.on_other(reply, outputs)
+                continue
+            if isinstance(reply, wanted):
+                return reply, outputs
+            raise as_error(reply)
+        raise RequestTimeoutError(
+            f"no reply from {self.endpoint} to {type(request).__name__} within {timeout_s:g} s"
+        )
+
+    def hello(self, timeout_s: float = 5.0) -> messages.Welcome:
+        """What the server serves; raises as `request`."""
+        welcome, _ = self.request(
+            messages.Hello(id=self.next_id(), client=self.name), messages.Welcome, timeout_s
+        )
+        return welcome
+
+    def status(self, timeout_s: float = 5.0) -> messages.Status:
+        """The server's counters and states; raises as `request`."""
+        status, _ = self.request(messages.GetStatus(id=self.next_id()), messages.Status, timeout_s)
+        return status
+
+    def sync_clock(self, timeout_s: float = 5.0) -> int:
+        """Measures the server's clock against ours; of several rounds the quickest counts.
+
+        Returns:
+            Server time minus ours, in nanoseconds; wrong by at most half that round's duration.
+        """
+        best_ns: int | None = None
+        for _ in range(CLOCK_ROUNDS):
+            before = self._clock.now_ns()
+            ping = messages.Ping(id=self.next_id(), client_time_ns=before)
+            pong, _ = self.request(ping, messages.Pong, timeout_s)
+            after = self._clock.now_ns()
+            if best_ns is None or after - before < best_ns:
+                best_ns = after - before
+                self._clock_offset_ns = pong.server_time_ns - (before + after) // 2
+        self._clock_measured_s = time.monotonic()
+        return self._clock_offset_ns
+
+    def server_time_ns(self, unix_ns: int | None = None, timeout_s: float = 5.0) -> int:
+        """A time of this host's clock (default: now) on the server's clock."""
+        if time.monotonic() - self._clock_measured_s > CLOCK_EVERY_S:
+            self.sync_clock(timeout_s)
+        return (self._clock.now_ns() if unix_ns is None else unix_ns) + self._clock_offset_ns
+
+
+def as_error(reply: Reply) -> Exception:
+    """The error that a reply without a result stands for."""
+    if isinstance(reply, messages.Stale):
+        if reply.stage == "replaced":
+            return StaleReplyError("a newer request took this one's place")
+        age_ms, limit_ms = (reply.age_ns or 0) / 1e6, (reply.max_age_ns or 0) / 1e6
+        return StaleReplyError(f"input was {age_ms:.1f} ms old, at most {limit_ms:.1f} ms wanted")
+    if isinstance(reply, messages.Rejected):
+        return RejectedError(reply.code, reply.reason, reply.hint)
+    if isinstance(reply, messages.Failed):
+        return FailedError(reply.reason)
+    return WireError(f"unexpected reply {type(reply).__name__}")
+
+
+def same_transport(endpoint: str, offered: list[str]) -> str:
+    """Of a server's published endpoints, the one to use by who reached it at `endpoint`.
+
+    Raises:
+        WireError: The server publishes on no endpoint of that transport.
+    """
+    scheme = endpoint.partition("://")[0]
+    for candidate in offered:
+        if candidate.partition("://")[0] == scheme:
+            if scheme != "tcp":
+                return candidate
+            return f"tcp://{urlsplit(endpoint).hostname}:{urlsplit(candidate).port}"
+    raise WireError(
+        f"the server at {endpoint} publishes on {offered} only",
+        f"add a {scheme} endpoint to `publish` in its configuration",
+    )
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A finished inference.
+
+    Attributes:
+        outputs: The model's outputs by name, read-only.
+        space_id: The embedding space they live in.
+        engine: What computed them.
+        queue_s: Wait in the server.
+        inference_s: Preprocessing and engine.
+        total_s: From arrival to reply, in the server.
+    """
+
+    outputs: Tensors
+    space_id: str
+    engine: str
+    queue_s: float
+    inference_s: float
+    total_s: float
+
+
+class RobotClient(Connection):
+    """A robot node: asks for inferences, one at a time."""
+
+    def __enter__(self) -> RobotClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def infer(
+        self,
+        model: str,
+        inputs: Tensors,
+        *,
+        capture_time_ns: int | None = None,
+        max_age_s: float | None = None,
+        priority: int = 0,
+        replaces: str = "",
+        timeout_s: float = 1.0,
+    ) -> Inference:
+        """Runs a model.
+
+        Args:
+            model: Name of a served model.
+            inputs: Its input tensors by name, as `hello` describes them.
+            capture_time_ns: When they were measured, on this host's clock (Unix ns).
+            max_age_s: Oldest input still worth an answer.
+            priority: Higher ones are served first.
+            replaces: A waiting request of this client with the same key is dropped for this one.
+            timeout_s: Longest wait for the reply.
+
+        Raises:
+            RequestTimeoutError, StaleReplyError, RejectedError, FailedError: No result, and why.
+        """
+        if capture_time_ns is not None:
+            capture_time_ns = self.server_time_ns(capture_time_ns, timeout_s)
+        reply, outputs = self.request(
+            messages.Infer(
+                id=self.next_id(),
+                model=model,
+                capture_time_ns=capture_time_ns,
+                max_age_ns=None if max_age_s is None else round(max_age_s * 1e9),
+                priority=priority,
+                replaces=replaces,
+            ),
+            messages.Result,
+            timeout_s,
+            inputs,
+        )
+        return Inference(
+            outputs,
+            reply.space_id,
+            reply.engine,
+            reply.queue_ns / 1e9,
+            reply.inference_ns / 1e9,
+            reply.total_ns / 1e9,
+        )

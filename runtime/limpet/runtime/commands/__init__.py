@@ -1,0 +1,47 @@
+"""Commands of the runtime, one module each, and the options that several have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def json_option(function: Function) -> Function:
+    """Adds `--json FILE`, passed as `json_file`, for `limpet.contracts.reports.write_json`."""
+    return click.option(
+        "--json",
+        "json_file",
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help="Write the report as JSON; - for standard output, where it replaces the text.",
+    )(function)
+
+
+def engine_option(function: Function) -> Function:
+    """Adds `--engine NAME`, passed as `engine`, one of `limpet.runtime.engines.ENGINES`."""
+    return click.option(
+        "--engine",
+        default="auto",
+        show_default=True,
+        metavar="NAME",
+        callback=_check_engine,
+        help="Inference engine (onnxruntime); auto takes the fastest that this machine has.",
+    )(function)
+
+
+def force_option(function: Function) -> Function:
+    """Adds `--force`, passed as `force`."""
+    return click.option("--force", is_flag=True, help="Replace what is at --out already.")(function)
+
+
+def _check_engine(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    from limpet.runtime.engines import ENGINES  # imports the engines' libraries: not for --help
+
+    if value not in ENGINES:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(ENGINES)}", ctx, parameter)
+    return value

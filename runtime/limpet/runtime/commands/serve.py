@@ -1,0 +1,34 @@
+"""`limpet serve`: runs a server until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import click
+
+from limpet.runtime.config import load_config
+
+
+@click.command(name="serve")
+@click.argument("config", type=click.Path(path_type=Path))
+def command(config: Path) -> None:
+    """Serve the models of a configuration file to robot and sensor nodes.
+
+    Prints `ready ENDPOINT…` once it listens. SIGTERM and Ctrl-C finish what was accepted, then
+    stop; a second one stops at once.
+    """
+    from limpet.runtime.server import Server
+
+    settings = load_config(config)
+    server = Server(settings)
+
+    def stop(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    click.echo(f"ready {' '.join(server.listening)}")
+    server.run()
+    click.echo("stopped")

@@ -1,0 +1,146 @@
+"""`limpet stream`: plays a recording to a server as a sensor node would."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from limpet.contracts.errors import UsageError
+from limpet.contracts.recordings import Recording, load_recording
+from limpet.contracts.scores_file import check_scores_path, write_scores
+from limpet.contracts.signals import RowState
+from limpet.runtime.reports import json_option, write_json
+
+LARGEST_CHUNK = 256
+CHUNKS_PER_S = 50.0
+
+
+@click.command(name="stream")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", "endpoint", required=True, help="The server's endpoint.")
+@click.option("--stream", "name", required=True, help="Name of the stream.")
+@click.option(
+    "--speed", default="1", show_default=True,
+    help="Times real time (1, 10, 0.5), or `max` for as fast as rows are acknowledged.",
+)  # fmt: skip
+@click.option("--model", default="", help="Model that scores it; by default the server chooses.")
+@click.option("--key", help="Array of an npz file.")
+@click.option("--ignore", multiple=True, help="Column that is no channel; may be repeated.")
+@click.option("--rate-hz", type=float, help="Rows per second, where the file does not say.")
+@click.option("--label", help="Label column, never a channel.")
+@click.option("--from-row", type=click.IntRange(min=0), default=0, help="First row to send.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the scores (csv, npy, npz).")
+@click.option("--force", is_flag=True, help="Replace --out.")
+@click.option("--timeout", "timeout_s", type=float, default=30.0, show_default=True,
+              help="Seconds without any acknowledgement before giving up.")  # fmt: skip
+@json_option
+def command(
+    file: Path,
+    endpoint: str,
+    name: str,
+    speed: str,
+    model: str,
+    key: str | None,
+    ignore: tuple[str, ...],
+    rate_hz: float | None,
+    label: str | None,
+    from_row: int,
+    out: Path | None,
+    force: bool,
+    timeout_s: float,
+    json: str | None,
+) -> None:
+    """Play a recording to a server and report how its rows were scored.
+
+    Rows the server has not acknowledged are sent again, also across its restarts: each row is
+    acknowledged once.
+    """
+    from limpet.runtime.sensor import ScoredRows, SensorStream
+
+    factor = _speed(speed)
+    if out is not None:
+        check_scores_path(out, force=force)
+    recording = load_recording(file, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
+    recording = recording.rows(from_row, len(recording.values))
+    for note in (*recording.warnings, *(f"left out: {column}" for column in recording.left_out)):
+        click.echo(f"{file}: {note}", err=True)
+    scores = np.full(len(recording.values), np.nan, np.float32)
+    states = np.full(len(recording.values), -1, np.int16)
+    latencies_s: list[float] = []
+
+    def note_scores(batch: list[ScoredRows], offset: int) -> None:
+        for scored in batch:
+            rows = slice(scored.sequence - offset, scored.sequence - offset + len(scored.scores))
+            if (states[rows] >= 0).any():
+                raise AssertionError("a row was acknowledged twice")
+            scores[rows], states[rows] = scored.scores, scored.states
+            latencies_s.append(scored.latency_s)
+
+    started_s = time.monotonic()
+    for start, stop in zip(recording.segments, (*recording.segments[1:], len(scores)), strict=True):
+        # Segments do not follow each other in time: each is a session of its own.
+        with SensorStream(
+            endpoint, name, recording.channels,
+            rate_hz=recording.rate_hz, model=model, timeout_s=timeout_s,
+        ) as sensor:  # fmt: skip
+            for row, values, time_ns in _chunks(recording, start, stop, factor):
+                if factor is not None:
+                    due_s = started_s + (row + len(values) - 1) / recording.rate_hz / factor
+                    time.sleep(max(0.0, due_s - time.monotonic()))
+                note_scores(sensor.send(values, time_ns), -start)
+            note_scores(sensor.flush(), -start)
+    if out is not None:
+        write_scores(out, scores)
+    counts = {state.name.lower(): int((states == state).sum()) for state in RowState}
+    p50, p99 = np.percentile(latencies_s, [50, 99]) * 1e3 if latencies_s else (0.0, 0.0)
+    report = {
+        "rows": len(scores),
+        "acknowledged": int((states >= 0).sum()),
+        "states": counts,
+        "seconds": time.monotonic() - started_s,
+        "latency_p50_ms": float(p50),
+        "latency_p99_ms": float(p99),
+    }
+    if json == "-":
+        write_json(json, report)
+        return
+    click.echo(
+        f"{report['acknowledged']} of {len(scores)} rows acknowledged in {report['seconds']:.1f} s"
+        f" ({', '.join(f'{count} {state}' for state, count in counts.items() if count)});"
+        f" a message took {p50:.1f} ms (p50), {p99:.1f} ms (p99)"
+    )
+    write_json(json, report)
+
+
+def _speed(text: str) -> float | None:
+    """Times real time, None for as fast as possible."""
+    if text == "max":
+        return None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 0.0 < factor < 1e9:
+        raise UsageError(f"--speed {text!r} is neither a positive number nor `max`")
+    return factor
+
+
+def _chunks(
+    recording: Recording, start: int, stop: int, factor: float | None
+) -> Iterator[tuple[int, np.ndarray, int | None]]:  # type: ignore[type-arg]
+    """Rows of one segment with the time of the first, split where the recording's clock jumps."""
+    size = LARGEST_CHUNK
+    if factor is not None:
+        size = int(np.clip(recording.rate_hz * factor / CHUNKS_PER_S, 1, LARGEST_CHUNK))
+    times_ns, period_ns = recording.times_ns, 1e9 / recording.rate_hz
+    edges = list(range(start, stop, size))
+    if times_ns is not None:
+        jumps = np.abs(np.diff(times_ns[start:stop]) - period_ns) > 0.5 * period_ns
+        edges = sorted({*edges, *(np.flatnonzero(jumps) + 1 + start).tolist()})
+    for first, last in zip(edges, [*edges[1:], stop], strict=True):
+        time_ns = int(times_ns[first]) if times_ns is not None else None
+        yield first, recording.values[first:last], time_ns

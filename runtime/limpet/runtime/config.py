@@ -1,0 +1,220 @@
+"""The configuration of a server: one TOML file, typed, where unknown keys fail."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from limpet.contracts.errors import ConfigError
+
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[models]]` table."""
+
+    bundle: str
+    """Folder of the bundle, relative to the configuration file."""
+    name: str = ""
+    """Name that nodes ask for; empty takes the manifest's."""
+    engine: Literal["auto", "onnxruntime"] = "auto"
+    """Inference engine; one that is named is never replaced silently."""
+    threads: PositiveInt = 1
+    """CPU threads that one inference may use."""
+    queue: PositiveInt = 256
+    """Requests that may wait; one more is rejected as overloaded."""
+    max_batch: PositiveInt = 256
+    """Largest size of the axis `batch` in one request."""
+
+
+class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `[streams.detector]` table: from scores to incidents."""
+
+    threshold: float | None = None
+    """A row scoring at least this is anomalous; none takes the bundle's calibrated one."""
+    release_threshold: float | None = None
+    """Rows below this end an incident; none takes the bundle's."""
+    open_after_rows: PositiveInt = 3
+    """Anomalous rows in a row that open an incident."""
+    close_after_rows: PositiveInt = 16
+    """Rows in a row below the release threshold that close it."""
+    update_every_rows: PositiveInt = 256
+    """Rows between two updates of an open incident."""
+
+
+class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One `[[streams]]` table; the first one whose `match` fits a stream's name holds."""
+
+    match: str = "*"
+    """Shell pattern on the stream's name."""
+    model: str = ""
+    """Model that scores it; empty takes the only one that scores streams."""
+    silent_after_s: PositiveFloat = 10.0
+    """Seconds without rows after which heartbeats call the stream silent."""
+    detector: DetectorConfig = DetectorConfig()
+    """From scores to incidents."""
+
+
+class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[server]` table."""
+
+    name: str = "limpet"
+    """Name in heartbeats and logs."""
+    listen: tuple[str, ...] = ("tcp://127.0.0.1:7700",)
+    """Endpoints for requests and streams (ROUTER); port 0 takes a free one."""
+    publish: tuple[str, ...] = ("tcp://127.0.0.1:7701",)
+    """Endpoints for alerts and heartbeats (XPUB)."""
+    allow_network: bool = False
+    """Whether endpoints beyond this host may be bound. Nothing is encrypted: only on a network
+    that you trust whole."""
+    state_dir: str = "state"
+    """Folder of the alert log, relative to the configuration file."""
+    heartbeat_s: PositiveFloat = 1.0
+    """Seconds between heartbeats."""
+    max_message_mb: PositiveInt = 16
+    """Largest frame that a node may send."""
+    max_streams: PositiveInt = 1024
+    """Streams that may be open at a time."""
+    drain_s: PositiveFloat = 10.0
+    """On SIGTERM, longest wait for requests that were accepted."""
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole configuration file."""
+
+    server: ServerSection = ServerSection()
+    models: Annotated[list[ModelConfig], msgspec.Meta(min_length=1)]
+    streams: tuple[StreamConfig, ...] = (StreamConfig(),)
+
+
+def load_config(path: Path | str) -> ServerConfig:
+    """Reads and checks a configuration file.
+
+    Relative `bundle`, `state_dir` and `ipc://` paths are resolved against the file's folder.
+
+    Raises:
+        ConfigError: `path:line: what is wrong`.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        config = msgspec.toml.decode(text, type=ServerConfig)
+    except msgspec.ValidationError as error:
+        raise _explain(path, text, str(error)) from error
+    except msgspec.DecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise ConfigError(f"{path}:{line[1] if line else 1}: not valid TOML: {error}") from error
+    return _resolve(path, text, config)
+
+
+def _resolve(path: Path, text: str, config: ServerConfig) -> ServerConfig:
+    folder = path.absolute().parent
+    server = config.server
+
+    def endpoint(value: str, key: str) -> str:
+        scheme, _, rest = value.partition("://")
+        line = _line_of(text, f"$.server.{key}")
+        if scheme == "ipc" and rest:
+            return f"ipc://{folder / Path(rest).expanduser()}"
+        try:
+            port, host = urlsplit(value).port, urlsplit(value).hostname
+        except ValueError:
+            port = host = None
+        if scheme != "tcp" or host is None or port is None:
+            raise ConfigError(
+                f"{path}:{line}: endpoint {value!r} is neither tcp://HOST:PORT nor ipc://PATH"
+            )
+        if not server.allow_network and not _is_loopback(host):
+            raise ConfigError(
+                f"{path}:{line}: endpoint {value!r} is reachable from other hosts, unencrypted",
+                "bind tcp://127.0.0.1:PORT, or set allow_network = true on a network you trust",
+            )
+        return value
+
+    if not server.listen or not server.publish:
+        raise ConfigError(f"{path}:{_line_of(text, '$.server')}: listen and publish need an entry")
+    return msgspec.structs.replace(
+        config,
+        server=msgspec.structs.replace(
+            server,
+            listen=tuple(endpoint(value, "listen") for value in server.listen),
+            publish=tuple(endpoint(value, "publish") for value in server.publish),
+            state_dir=str(folder / Path(server.state_dir).expanduser()),
+        ),
+        models=[
+            msgspec.structs.replace(m, bundle=str(folder / Path(m.bundle).expanduser()))
+            for m in config.models
+        ],
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _explain(path: Path, text: str, message: str) -> ConfigError:
+    """Adds line and, for a misspelt key, the nearest known one to msgspec's message."""
+    where = re.search(r"at `(.*)`$", message)
+    location = where[1] if where else "$"
+    what = message.removesuffix(f" - {where[0]}") if where else message
+    unknown = re.search(r"unknown field `(.*?)`", message)
+    hint = ""
+    if unknown:
+        known = _known_keys(location)
+        near = difflib.get_close_matches(unknown[1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        location = f"{location}.{unknown[1]}"
+    return ConfigError(
+        f"{path}:{_line_of(text, location)}: {what} (at {location[2:] or 'top'})", hint
+    )
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "": ServerConfig,
+    "server": ServerSection,
+    "models": ModelConfig,
+    "streams": StreamConfig,
+    "streams.detector": DetectorConfig,
+}
+
+
+def _known_keys(location: str) -> list[str]:
+    section = re.sub(r"\[[^]]*\]", "", location).removeprefix("$").lstrip(".")
+    return list(_SECTIONS[section].__struct_fields__) if section in _SECTIONS else []
+
+
+def _line_of(text: str, location: str) -> int:
+    """Line of the key at `location` (`$.models[1].threads`), else of the table nearest to it.
+
+    TOML parsers give no positions; headers and keys at the start of a line are all that these
+    files consist of.
+    """
+    counts: dict[str, int] = {}
+    lines = {"$": 1}
+    table = "$"
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]", line):
+            parent, _, leaf = header[2].rpartition(".")
+            # A sub-table belongs to the newest entry of the array it names.
+            above = f"$.{parent}" if parent else "$"
+            above += f"[{counts[above] - 1}]" if above in counts else ""
+            table = f"{above}.{leaf}"
+            if header[1] == "[[":
+                lines.setdefault(table, number)
+                counts[table] = counts.get(table, 0) + 1
+                table += f"[{counts[table] - 1}]"
+            lines.setdefault(table, number)
+        elif key := re.match(r"\s*([\w.\-]+)\s*=", line):
+            lines.setdefault(f"{table}.{key[1]}", number)
+    while location not in lines:
+        location = re.sub(r"(\[[^]]*\]|\.[^.\[]*)$", "", location) or "$"
+    return lines[location]

@@ -1,0 +1,66 @@
+"""Optional dependencies: which extra brings a module, and whether it is here.
+
+The table is the distribution's own metadata, so it cannot differ from what pip installs.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import metadata
+
+# Where the name to import is not that of the distribution.
+_MODULES = {"pyzmq": "zmq", "scikit-learn": "sklearn", "pytest-timeout": "pytest_timeout"}
+
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
+
+
+@cache
+def requirements() -> dict[str, dict[str, str]]:
+    """Distribution to version specifier (`>=2.9`), by extra; the base ones under an empty name."""
+    by_extra: dict[str, dict[str, str]] = {"": {}}
+    for requirement in metadata.requires("limpet") or []:
+        what, _, marker = requirement.partition(";")
+        name, versions = re.fullmatch(r"\s*([\w.-]+)\s*(.*?)\s*", what).groups()  # type: ignore[union-attr]
+        extra = _EXTRA.search(marker)
+        if extra is None and marker and _is_for_older_python(marker):
+            continue
+        by_extra.setdefault(extra[1] if extra else "", {})[name] = versions
+    return by_extra
+
+
+def module_of(distribution: str) -> str:
+    """Name to import of a distribution."""
+    return _MODULES.get(distribution, distribution.replace("-", "_"))
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of a distribution, None where it is not installed."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def extra_of(module: str, portion: str = "") -> str | None:
+    """Name of the extra that brings `module`, None where none does.
+
+    Args:
+        module: Dotted name of what could not be imported.
+        portion: Extra to prefer where several bring it.
+    """
+    root = module.partition(".")[0]
+    extras = [
+        extra
+        for extra, wanted in requirements().items()
+        if extra and root in {module_of(name) for name in wanted}
+    ]
+    return portion if portion in extras else extras[0] if extras else None
+
+
+def _is_for_older_python(marker: str) -> bool:
+    """Whether a marker without an extra, as ours are (`python_version < '3.11'`), excludes us."""
+    import sys
+
+    bound = re.search(r"python_version\s*<\s*['\"](\d+)\.(\d+)['\"]", marker)
+    return bound is not None and sys.version_info[:2] >= (int(bound[1]), int(bound[2]))

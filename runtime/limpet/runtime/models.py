@@ -1,0 +1,131 @@
+"""A model as the server runs it: bundle, engine, preprocessing, and what one run costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from limpet.contracts.bundle import Bundle, read_bundle
+from limpet.contracts.errors import EngineError, TensorError
+from limpet.contracts.golden import check_golden
+from limpet.contracts.messages import ModelInfo
+from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signals import prepare_windows
+from limpet.contracts.tensors import Tensors, check_tensors
+from limpet.runtime.config import ModelConfig
+from limpet.runtime.engines import open_engine
+
+_COST_RUNS = 20
+
+
+class ServedModel:
+    """A model, loaded, proven on its golden data and measured.
+
+    Args:
+        config: Its table of the configuration.
+
+    Raises:
+        BundleError: The bundle is not sound.
+        EngineError: The engine cannot load it, or computes something else than training did.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.bundle: Bundle = read_bundle(config.bundle)
+        self.manifest = self.bundle.manifest
+        self.name = config.name or self.manifest.name
+        self.engine = open_engine(self.bundle, config.engine, config.threads)
+        golden = self.bundle.golden()
+        failed = [
+            f"{check.name} {check.measured:.3g}, bound {check.bound:.3g}"
+            for check in check_golden(golden, self.manifest, self.engine.run).checks
+            if not check.passed
+        ]
+        if failed:
+            raise EngineError(
+                f"{self.engine.name} computes other outputs for {self.bundle.path} than training "
+                f"did: {'; '.join(failed)}",
+                f"look at all checks with: limpet verify {self.bundle.path}",
+            )
+        self.cost_ns = self._measure_cost(golden.inputs)
+
+    def _measure_cost(self, inputs: Tensors) -> int:
+        """Median nanoseconds of one run at the smallest batch."""
+        single = {
+            spec.name: inputs[spec.name][:1] if spec.shape[:1] == ["batch"] else inputs[spec.name]
+            for spec in self.manifest.inputs
+        }
+        times = []
+        for _ in range(_COST_RUNS):
+            start = time.perf_counter_ns()
+            self.engine.run(single)
+            times.append(time.perf_counter_ns() - start)
+        return sorted(times)[_COST_RUNS // 2]
+
+    def info(self) -> ModelInfo:
+        """What a client is told."""
+        manifest = self.manifest
+        return ModelInfo(
+            name=self.name,
+            kind=manifest.kind,
+            space_id=manifest.space_id,
+            engine=self.engine.name,
+            inputs=self.manifest.inputs,
+            outputs=manifest.outputs,
+            channels=manifest.preprocessing.channels if manifest.preprocessing else [],
+            threshold=manifest.calibration.threshold if manifest.calibration else None,
+        )
+
+    def check_request(self, inputs: Tensors) -> int:
+        """Checks the tensors of an `Infer` before it is queued.
+
+        Returns:
+            Size of the axis `batch`, 1 where the model has none.
+
+        Raises:
+            TensorError: They are not what the model takes.
+        """
+        batch = check_tensors(self.manifest.inputs, inputs, f"model {self.name!r}").get("batch", 1)
+        if batch > self.config.max_batch:
+            raise TensorError(
+                f"model {self.name!r}: batch of {batch}, at most {self.config.max_batch}"
+            )
+        return batch
+
+    def infer(self, inputs: Tensors) -> Tensors:
+        """Preprocesses and runs one request.
+
+        Raises:
+            TensorError: A value that the preprocessing refuses.
+            EngineError: The engine failed.
+        """
+        if self.manifest.preprocessing is not None:
+            (spec,) = self.manifest.inputs
+            steps = self.manifest.preprocessing.steps
+            inputs = {spec.name: prepare_windows(steps, inputs[spec.name])}
+        return self.engine.run(inputs)
+
+    def scorer(self) -> SignalScorer:
+        """A scorer for one stream.
+
+        Raises:
+            BundleError: The model scores no streams.
+        """
+        return SignalScorer(self.manifest, self.engine.run)
+
+
+def load_models(configs: Sequence[ModelConfig]) -> dict[str, ServedModel]:
+    """Loads every model of a configuration, by name.
+
+    Raises:
+        BundleError, EngineError: As `ServedModel`; or two models have one name.
+    """
+    models: dict[str, ServedModel] = {}
+    for config in configs:
+        model = ServedModel(config)
+        if model.name in models:
+            raise EngineError(
+                f"two models are named {model.name!r}", "give one of them a `name` of its own"
+            )
+        models[model.name] = model
+    return models

@@ -1,0 +1,148 @@
+"""One worker thread a model, so that a slow model never delays another's requests.
+
+The server's I/O thread submits jobs; a job that is short and finds its model idle runs right
+there, which saves two thread switches, every other one waits in a bounded queue.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+Job = Callable[[], None]
+INLINE_BUDGET_NS = 2_000_000
+"""Longest job that may run in the I/O thread: every client waits that long at most."""
+
+
+@dataclass(order=True)
+class _Entry:
+    rank: tuple[int, int]
+    job: Job = field(compare=False)
+    key: object = field(compare=False)
+    on_replaced: Job = field(compare=False)
+    replaced: bool = field(compare=False, default=False)
+
+
+class ModelWorker:
+    """Runs jobs of one model one after another, highest priority first, else in order.
+
+    Args:
+        name: The model's name, for the thread.
+        capacity: Jobs that may wait.
+    """
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self._capacity = capacity
+        self._heap: list[_Entry] = []
+        self._by_key: dict[object, _Entry] = {}
+        self._waiting = 0
+        self._numbers = itertools.count()
+        # Held while a job runs, and while one is taken from the queue, so that whoever finds the
+        # queue empty and gets the lock knows that nothing of this model is under way.
+        self._running = threading.Lock()
+        self._changed = threading.Condition(threading.Lock())
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name=f"model-{name}", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self,
+        job: Job,
+        *,
+        priority: int = 0,
+        cost_ns: int | None = None,
+        key: object = None,
+        on_replaced: Job = lambda: None,
+    ) -> bool:
+        """Runs a job now or later.
+
+        Args:
+            job: Must not raise.
+            priority: Higher ones leave the queue first.
+            cost_ns: Estimate of its duration, where it may run in the caller's thread.
+            key: A waiting job of the same key is dropped in favour of this one.
+            on_replaced: Called if that happens to this one.
+
+        Returns:
+            Whether it was accepted; False where the queue is full.
+        """
+        if cost_ns is not None and cost_ns <= INLINE_BUDGET_NS and self._run_inline(job):
+            return True
+        old = None
+        with self._changed:
+            if key is not None and (old := self._by_key.pop(key, None)) is not None:
+                old.replaced = True
+                self._waiting -= 1
+            if accepted := self._waiting < self._capacity:
+                entry = _Entry((-priority, next(self._numbers)), job, key, on_replaced)
+                heapq.heappush(self._heap, entry)
+                self._waiting += 1
+                if key is not None:
+                    self._by_key[key] = entry
+                self._changed.notify()
+        if old is not None:
+            old.on_replaced()
+        return accepted
+
+    def _run_inline(self, job: Job) -> bool:
+        if not self._running.acquire(blocking=False):
+            return False
+        try:
+            if self._heap:
+                return False
+            job()
+            return True
+        finally:
+            self._running.release()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return self._waiting
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finishes the queue, then ends the thread; whether it did so in time."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._heap and not self._stopping:
+                    self._changed.wait()
+                if not self._heap:
+                    return
+            with self._running:
+                with self._changed:
+                    entry = heapq.heappop(self._heap)
+                    if not entry.replaced:
+                        self._waiting -= 1
+                        if self._by_key.get(entry.key) is entry:
+                            del self._by_key[entry.key]
+                if not entry.replaced:
+                    entry.job()
+
+
+class Mailbox:
+    """Calls that worker threads leave for the I/O thread; `wake` makes its poll return."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._calls: deque[Job] = deque()
+        self._wake = wake
+
+    def put(self, call: Job) -> None:
+        """Leaves a call; from any thread."""
+        self._calls.append(call)
+        self._wake()
+
+    def run(self) -> None:
+        """Runs what has come, in order."""
+        while self._calls:
+            self._calls.popleft()()

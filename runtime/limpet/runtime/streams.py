@@ -1,0 +1,376 @@
+"""The sensor streams of a server: sessions, sequence numbers, scores, incidents.
+
+The I/O thread looks streams up in the `StreamTable`; a stream's own messages are handled by its
+model's worker, one after another.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from limpet.contracts.clock import Clock
+from limpet.contracts.errors import ConfigError, RejectedError
+from limpet.contracts.messages import Alert, ChannelShare, OpenStream, Samples, Scores, StreamOpened
+from limpet.contracts.scoring import RowScores
+from limpet.contracts.signals import Float32, RowState, States
+from limpet.contracts.tensors import Array, Tensors
+from limpet.runtime.alert_log import AlertLog
+from limpet.runtime.attribution import attribute_channels
+from limpet.runtime.config import StreamConfig
+from limpet.runtime.detector import Detector, Event
+from limpet.runtime.models import ServedModel
+
+CREDITS = 16
+"""Unanswered `Samples` that one stream may have."""
+MAX_ROWS = 4096
+"""Most rows in one `Samples`."""
+REMEMBERED_GAPS = 64
+"""Gaps of a stream whose rows are still recognised as late when they come after all."""
+
+Answer = tuple[Scores, Tensors]
+
+
+class Stream:
+    """One run of a sensor node, feeding one stream.
+
+    Args:
+        name: The stream's name.
+        session: The run's name.
+        model: What scores it.
+        config: How.
+        log: Where its alerts go; an incident that is open there goes on.
+        clock: The server's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        session: str,
+        model: ServedModel,
+        config: StreamConfig,
+        log: AlertLog,
+        clock: Clock,
+    ) -> None:
+        self.name, self.session, self.model, self.config = name, session, model, config
+        self._log, self._clock = log, clock
+        self._scorer = model.scorer()
+        self._detector = _make_detector(model, config)
+        self._incident = self._incident_start_ns = 0
+        if (incident := log.open_incident(name)) is not None:
+            self._detector.is_open = True
+            self._detector.peak_score = incident.peak_score
+            self._detector.rows = incident.rows
+            self._incident, self._incident_start_ns = incident.incident, incident.start_time_ns
+        self.counts: Counter[str] = Counter()
+        self.pending = 0
+        self.last_seen_s = time.monotonic()
+        self._next_sequence: int | None = None
+        self._last_state = RowState.WARMING_UP
+        self._columns: list[int] = []
+        self._width = 0
+        self._answers: OrderedDict[int, Answer] = OrderedDict()
+        self._gaps: list[tuple[int, int]] = []
+
+    @property
+    def next_sequence(self) -> int:
+        """Number of the first row that is not acknowledged yet."""
+        return self._next_sequence or 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its node has sent nothing for longer than the configuration allows."""
+        return time.monotonic() - self.last_seen_s > self.config.silent_after_s
+
+    @property
+    def state(self) -> str:
+        """What heartbeats say of it."""
+        if self.is_silent:
+            return "silent"
+        if self._incident:
+            return "incident"
+        return self._last_state.name.lower() if self._last_state != RowState.SCORED else "normal"
+
+    def open(self, request: OpenStream) -> StreamOpened:
+        """Takes the session's first message, or the same again after a reconnect.
+
+        Raises:
+            RejectedError: The stream lacks a channel of the model.
+        """
+        signal = self.model.manifest.signal()
+        missing = [name for name in signal.channels if name not in request.channels]
+        if missing:
+            raise RejectedError(
+                "bad_input",
+                f"stream {self.name!r} lacks channel {', '.join(map(repr, missing))}, "
+                f"found {request.channels}",
+                f"model {self.model.name!r} wants {signal.channels}",
+            )
+        self._columns = [request.channels.index(name) for name in signal.channels]
+        self._width = len(request.channels)
+        if self._next_sequence is None:
+            self._next_sequence = request.next_sequence
+        return StreamOpened(
+            id=request.id,
+            stream=self.name,
+            next_sequence=self.next_sequence,
+            credits=CREDITS,
+            max_rows=MAX_ROWS,
+            warm_up_rows=self._scorer.preprocessor.warm_up_rows,
+            model=self.model.name,
+            threshold=self._detector.threshold,
+        )
+
+    def push(self, request: Samples, values: Array) -> Answer:
+        """Scores rows and makes their alerts durable.
+
+        Args:
+            request: The header.
+            values: float32 or float64 (rows, channels as announced).
+
+        Raises:
+            RejectedError: The rows do not fit what was announced.
+            EngineError, AlertLogError: Nothing of these rows is acknowledged; the stream warms up
+                anew.
+        """
+        self._check(request, values)
+        if (old := self._answers.get(request.sequence)) and len(old[1]["scores"]) == len(values):
+            self.counts["repeated"] += len(values)
+            answer, tensors = old
+            return msgspec.structs.replace(answer, id=request.id), tensors
+        states: States = np.empty(len(values), np.uint8)
+        scores_n: Float32 = np.full(len(values), np.nan, np.float32)
+        known = min(max(0, self.next_sequence - request.sequence), len(values))
+        states[:known] = self._known_rows(request.sequence, known)
+        if known < len(values):
+            detector = copy.copy(self._detector)
+            try:
+                rows = self._score(request.sequence + known, values[known:, self._columns])
+                self._record(request, known, rows, detector.push(rows.scores))
+            except Exception:
+                self._scorer.reset()
+                raise
+            self._detector = detector
+            states[known:], scores_n[known:] = rows.states, rows.scores
+            self._next_sequence = request.sequence + len(values)
+            self._last_state = RowState(int(states[-1]))
+        for state, count in zip(*np.unique(states, return_counts=True), strict=True):
+            self.counts[RowState(int(state)).name.lower()] += int(count)
+        answer = Scores(
+            id=request.id,
+            stream=self.name,
+            sequence=request.sequence,
+            next_sequence=self.next_sequence,
+            incident=self._incident,
+        )
+        tensors = {"scores": scores_n, "states": states}
+        self._answers[request.sequence] = answer, tensors
+        while len(self._answers) > CREDITS:
+            self._answers.popitem(last=False)
+        return answer, tensors
+
+    def _check(self, request: Samples, values: Array) -> None:
+        if self._next_sequence is None:
+            raise RejectedError("unknown_stream", f"stream {self.name!r} was refused when opened")
+        if values.dtype.kind != "f" or values.ndim != 2 or values.shape[1] != self._width:
+            raise RejectedError(
+                "bad_input",
+                f"values are {values.dtype.name} {list(values.shape)}, "
+                f"wanted float32 or float64 [rows, {self._width}] as announced",
+            )
+        if len(values) > MAX_ROWS:
+            raise RejectedError("bad_input", f"{len(values)} rows at once, at most {MAX_ROWS}")
+
+    def _known_rows(self, sequence: int, count: int) -> States:
+        """Rows before the expected one: late where they fill a gap, else repeated."""
+        rows = np.arange(sequence, sequence + count)
+        states = np.full(count, RowState.REPEATED, np.uint8)
+        for start, stop in self._gaps:
+            states[(rows >= start) & (rows < stop)] = RowState.LATE
+        return states
+
+    def _score(self, sequence: int, values: Array) -> RowScores:
+        gap = sequence - self.next_sequence
+        if gap > 0:
+            self.counts["gaps"] += 1
+            self.counts["missing"] += gap
+            self._gaps = [*self._gaps, (self.next_sequence, sequence)][-REMEMBERED_GAPS:]
+            if gap <= self._scorer.preprocessor.longest_fill_rows:
+                self._scorer.push(np.full((gap, values.shape[1]), np.nan))
+            else:
+                self._scorer.reset()
+        return self._scorer.push(values)
+
+    def _record(
+        self, request: Samples, known: int, rows: RowScores, events: Sequence[Event]
+    ) -> None:
+        """Appends the alerts of `events` to the log."""
+        if not events:
+            return
+        period_ns = 1e9 / request.rate_hz
+
+        def time_of(row: int) -> int:
+            return request.first_time_ns + round((row - request.sequence) * period_ns)
+
+        alerts, incident, start_ns = [], self._incident, self._incident_start_ns
+        for event in events:
+            row = request.sequence + known + event.index
+            if event.kind == "open":
+                incident = 0  # the log numbers it
+                start_ns = max(0, time_of(row - event.rows + 1))
+            alerts.append(
+                Alert(
+                    log_id="",
+                    sequence=0,
+                    event=event.kind,
+                    incident=incident,
+                    stream=self.name,
+                    model=self.model.name,
+                    space_id=self.model.manifest.space_id,
+                    start_time_ns=start_ns,
+                    time_ns=time_of(row),
+                    row=row,
+                    score=None if np.isnan(event.score) else event.score,
+                    peak_score=event.peak_score,
+                    threshold=self._detector.threshold,
+                    rows=event.rows,
+                    channels=self._attribute(rows, event.index),
+                    recorded_ns=self._clock.now_ns(),
+                )
+            )
+        self._log.append(alerts)
+        last = alerts[-1]
+        self._incident = 0 if last.event == "close" else last.incident
+        self._incident_start_ns = start_ns
+        self.counts["alerts"] += len(alerts)
+
+    def _attribute(self, rows: RowScores, index: int) -> list[ChannelShare]:
+        window = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
+        if window < 0:
+            return []
+        return attribute_channels(
+            rows.prepared.windows[window],
+            self.model.manifest.signal().channels,
+            self._scorer.score_windows,
+        )
+
+
+def _make_detector(model: ServedModel, config: StreamConfig) -> Detector:
+    calibration, wanted = model.manifest.calibration, config.detector
+    assert calibration is not None  # `read_bundle` refuses an anomaly bundle without
+    threshold = calibration.threshold if wanted.threshold is None else wanted.threshold
+    release = wanted.release_threshold
+    if release is None:
+        release = min(calibration.release_threshold, threshold)
+    return Detector(wanted, threshold, release)
+
+
+class StreamTable:
+    """Streams by name. Used from the I/O thread alone.
+
+    Args:
+        configs: `[[streams]]` tables; the first that matches a name holds.
+        models: Served models by name.
+        log: The alert log.
+        clock: The server's.
+        max_streams: Streams that may be open at a time.
+
+    Raises:
+        ConfigError: A table names a model that is not served or scores no streams.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[StreamConfig],
+        models: Mapping[str, ServedModel],
+        log: AlertLog,
+        clock: Clock,
+        max_streams: int,
+    ) -> None:
+        self._configs, self._log, self._clock = configs, log, clock
+        self._max_streams = max_streams
+        self._scoring = {k: m for k, m in models.items() if m.manifest.kind == "anomaly"}
+        self._streams: dict[str, Stream] = {}
+        for config in configs:
+            if config.model and config.model not in self._scoring:
+                raise ConfigError(
+                    f"streams {config.match!r} name model {config.model!r}, which is not served "
+                    "or scores no streams",
+                    f"models that do: {', '.join(self._scoring) or 'none'}",
+                )
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(self._streams.values())
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, request: OpenStream) -> Stream:
+        """The stream that a session may feed from now on.
+
+        Raises:
+            RejectedError: A live session feeds it, no model fits, or there are too many streams.
+        """
+        stream = self._streams.get(request.stream)
+        if stream is not None and stream.session == request.session:
+            stream.last_seen_s = time.monotonic()
+            return stream
+        if stream is not None and not stream.is_silent:
+            raise RejectedError(
+                "stream_taken",
+                f"stream {request.stream!r} is fed by another node",
+                "give this one another name, or wait until that node has been silent for "
+                f"{stream.config.silent_after_s:g} s",
+            )
+        if stream is None and len(self._streams) >= self._max_streams:
+            silent = next((s for s in self if s.is_silent), None)
+            if silent is None:
+                raise RejectedError(
+                    "overloaded",
+                    f"{self._max_streams} streams are open, max_streams allows no more",
+                )
+            del self._streams[silent.name]
+        config = next((c for c in self._configs if fnmatch.fnmatch(request.stream, c.match)), None)
+        if config is None:
+            raise RejectedError("unknown_stream", f"no [[streams]] table fits {request.stream!r}")
+        model = self._model(request.model or config.model)
+        self._streams[request.stream] = Stream(
+            request.stream, request.session, model, config, self._log, self._clock
+        )
+        return self._streams[request.stream]
+
+    def get(self, name: str, session: str) -> Stream:
+        """The stream that a session has opened.
+
+        Raises:
+            RejectedError: It has not, or another took its place.
+        """
+        stream = self._streams.get(name)
+        if stream is None or stream.session != session:
+            raise RejectedError(
+                "unknown_stream", f"stream {name!r} is not open in this session", "open it again"
+            )
+        stream.last_seen_s = time.monotonic()
+        return stream
+
+    def remove(self, stream: Stream) -> None:
+        """Forgets a stream that its node has closed."""
+        if self._streams.get(stream.name) is stream:
+            del self._streams[stream.name]
+
+    def _model(self, name: str) -> ServedModel:
+        if not name and len(self._scoring) == 1:
+            return next(iter(self._scoring.values()))
+        if name not in self._scoring:
+            raise RejectedError(
+                "unknown_model",
+                f"no model {name!r} that scores streams" if name else "which model is not said",
+                f"models that do: {', '.join(self._scoring) or 'none'}",
+            )
+        return self._scoring[name]
