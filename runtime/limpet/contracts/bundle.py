@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.contracts.errors import BundleError
+from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.golden import Golden, read_golden
 from limpet.contracts.manifest import (
     AnomalyDecoding,
@@ -28,6 +28,7 @@ from limpet.contracts.manifest import (
     is_sealed,
 )
 from limpet.contracts.signals import SignalPreprocessor
+from limpet.contracts.tensors import TensorSpec
 
 MANIFEST, MODEL, GOLDEN, ENGINES = "manifest.json", "model.onnx", "golden.npz", "engines"
 
@@ -59,11 +60,10 @@ def file_sha256(path: Path) -> str:
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """Reads a bundle and verifies it: schema, files, digests, shapes, seal.
+    """Reads a bundle and verifies it: schema, seal, files, digests, shapes.
 
     Raises:
         BundleError: What is wrong with which file, and what to do.
-        TensorError: Golden data that does not fit the manifest's tensors.
     """
     path = Path(path)
     try:
@@ -74,14 +74,14 @@ def read_bundle(path: Path | str) -> Bundle:
             "make one with: limpet export RUN --out BUNDLE",
         ) from error
     manifest = decode_manifest(raw, f"{path / MANIFEST}")
-    _check_files(path, manifest)
-    _check_consistency(path, manifest)
-    read_golden(path / GOLDEN, manifest)
     if not is_sealed(raw, manifest):
         raise BundleError(
             f"{path / MANIFEST} was changed after it was written",
             "copy the bundle again from where it was exported, or export again",
         )
+    _check_files(path, manifest)
+    _check_consistency(path, manifest)
+    read_golden(path / GOLDEN, manifest)
     return Bundle(path, manifest)
 
 
@@ -112,7 +112,7 @@ def write_bundle(
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        read_bundle(scratch)
+        written = read_bundle(scratch)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
             path.rename(old / path.name)
@@ -122,7 +122,7 @@ def write_bundle(
             scratch.rename(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return Bundle(path, manifest)
+    return Bundle(path, written.manifest)
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -146,12 +146,20 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     for name, wanted in manifest.files.items():
         file = path / name
         if name != Path(name).name or name in (MANIFEST, ENGINES):
-            raise BundleError(f"{path / MANIFEST} lists {name!r}, which is no plain file name")
-        if file.is_symlink() or not file.is_file():
             raise BundleError(
-                f"bundle {path} lacks {name}", "copy the whole folder again, or export again"
+                f"{path / MANIFEST} lists {name!r}, which is no plain file name",
+                "this is no bundle that limpet wrote: export the model again",
             )
-        found = file_sha256(file)
+        try:
+            if file.is_symlink() or not file.is_file():
+                raise BundleError(
+                    f"bundle {path} lacks {name}", "copy the whole folder again, or export again"
+                )
+            found = file_sha256(file)
+        except OSError as error:
+            raise BundleError(
+                f"{file} cannot be read: {error.strerror}", "copy the bundle again, or export again"
+            ) from error
         if found != wanted:
             raise BundleError(
                 f"{file} is damaged: SHA-256 {found[:12]}…, the manifest says {wanted[:12]}…",
@@ -170,16 +178,33 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
     """Whether the manifest's parts fit each other."""
     where = path / MANIFEST
     if not manifest.inputs or not manifest.outputs:
-        raise BundleError(f"{where}: a model needs at least one input and one output")
+        raise BundleError(
+            f"{where}: a model needs at least one input and one output", "export the model again"
+        )
     if manifest.kind != "anomaly":
         return
-    signal, calibration, decoding = manifest.signal(), manifest.calibration, manifest.decoding
-    SignalPreprocessor(signal.steps, len(signal.channels))
-    window = [signal.window.rows, len(signal.channels)]
-    if len(manifest.inputs) != 1 or manifest.inputs[0].shape[1:] != window:
+    signal, calibration, decoding = manifest.preprocessing, manifest.calibration, manifest.decoding
+    if signal is None:
+        raise BundleError(f"{where}: an anomaly model needs preprocessing", "export again")
+    try:
+        SignalPreprocessor(signal.steps, len(signal.channels))
+    except TensorError as error:
+        raise BundleError(f"{where}: {error}", "export the model again") from error
+    if len(set(signal.channels)) != len(signal.channels) or not signal.rate_hz > 0:
         raise BundleError(
-            f"{where}: input {manifest.inputs[0].describe()} does not fit the preprocessing, "
-            f"which makes windows of [batch, {window[0]}, {window[1]}]",
+            f"{where}: channels {signal.channels} at {signal.rate_hz:g} Hz, wanted names that "
+            "differ and a rate above 0",
+            "export the model again",
+        )
+    window = TensorSpec(
+        name=manifest.inputs[0].name,
+        dtype="float32",
+        shape=["batch", signal.window.rows, len(signal.channels)],
+    )
+    if [spec.describe() for spec in manifest.inputs] != [window.describe()]:
+        raise BundleError(
+            f"{where}: inputs {'; '.join(spec.describe() for spec in manifest.inputs)} do not fit "
+            f"the preprocessing, which makes {window.describe()}",
             "export the model again",
         )
     if calibration is None or not calibration.release_threshold <= calibration.threshold:
@@ -188,6 +213,10 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
             "that is not above it",
             "train the model again",
         )
-    names = [output.name for output in manifest.outputs]
-    if not isinstance(decoding, AnomalyDecoding) or decoding.score not in names:
-        raise BundleError(f"{where}: decoding names no score among the outputs {names}")
+    scores = [spec.name for spec in manifest.outputs if spec.shape == ["batch"]]
+    if not isinstance(decoding, AnomalyDecoding) or decoding.score not in scores:
+        raise BundleError(
+            f"{where}: decoding names no score of shape [batch] among the outputs "
+            f"{'; '.join(spec.describe() for spec in manifest.outputs)}",
+            "export the model again",
+        )

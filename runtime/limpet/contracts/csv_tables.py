@@ -3,12 +3,13 @@
 Dimension legend: n rows, c channels, b rows of a block.
 
 The file is read block by block. The first block settles what each column is; from then on a
-block without a missing cell goes through NumPy's C parser, any other cell by cell, which finds
-the line to blame.
+block of numbers, datetimes and missing cells goes through NumPy's C parser, any other cell by
+cell, which finds the line to blame.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.csv_columns import BadCellError, Column, Role
-from limpet.contracts.csv_dialect import DELIMITERS, Dialect, QuotingError, sniff
+from limpet.contracts.csv_dialect import DELIMITERS, MISSING, Dialect, QuotingError, sniff
 from limpet.contracts.errors import DataError
 from limpet.contracts.recording_columns import (
     NEVER_CHANNELS,
@@ -34,11 +35,11 @@ from limpet.contracts.time_columns import (
     numbers_to_times,
 )
 
+Float64 = NDArray[np.float64]
+
 _FIRST_BLOCK_CHARS = 1 << 20
 _BLOCK_CHARS = 1 << 23
 _UNQUOTED = "look for a quote that is not closed"
-
-
 _READ = (Role.UNSETTLED, Role.NUMBER, Role.LABEL, Role.TIME)
 
 
@@ -87,6 +88,11 @@ class _Reader:
         check_known(path, "--label", [] if label is None else [label], names)
         self._label = find_label(names, ignore, label)
         self._columns = [Column(name, self._role(name, ignore)) for name in names]
+        edge = re.escape(dialect.delimiter)
+        spellings = "|".join(map(re.escape, sorted(MISSING, reverse=True)))
+        self._missing_cell = re.compile(
+            rf"{edge} *(?:{spellings}) *(?={edge}|\r?\n?$)", re.IGNORECASE
+        )
         self._lines = 0  # lines before this block
         self._rows = 0
 
@@ -114,7 +120,7 @@ class _Reader:
         slow = [(j, c) for j, c in columns if c.exact or c.role is Role.TIME]
         fast = [(j, c) for j, c in columns if not (c.exact or c.role is Role.TIME)]
         spaced = delimiter == " "
-        if not self._rows or not fast or any(c.role is Role.UNSETTLED for _, c in columns):
+        if not self._rows or not fast or any(c.role is Role.UNSETTLED for _, c in slow):
             return False
         if spaced and len(fast) < width:
             return False
@@ -124,22 +130,15 @@ class _Reader:
             return False
         if not block:
             return True
-        numbers = (
-            [line.replace(",", ".") for line in block] if self._dialect.decimal_comma else block
-        )
-        try:
-            table = np.loadtxt(  # (b, fast columns)
-                numbers,
-                delimiter=None if spaced else delimiter,
-                comments=None,
-                encoding=None,
-                usecols=None if len(fast) == width else [j for j, _ in fast],
-                ndmin=2,
-            )
-            parts = [column.parse(self._cells(block, j, column), False) for j, column in slow]
-        except (ValueError, BadCellError):
+        table = self._load_numbers(block, [j for j, _ in fast])
+        if table is None or table.shape != (len(block), len(fast)):
             return False
-        if table.shape != (len(block), len(fast)):
+        unsettled = [index for index, (_, c) in enumerate(fast) if c.role is Role.UNSETTLED]
+        if not np.isnan(table[:, unsettled]).all():
+            return False
+        try:
+            parts = [column.parse(self._cells(block, j, column), False) for j, column in slow]
+        except BadCellError:
             return False
         for index, (_, column) in enumerate(fast):
             column.parts.append(table[:, index])
@@ -147,6 +146,28 @@ class _Reader:
             column.parts.append(part)
         self._rows += len(block)
         return True
+
+    def _load_numbers(self, lines: list[str], columns: list[int]) -> Float64 | None:
+        """Columns of numbers (b, columns); None where a cell is neither a number nor missing."""
+        delimiter = self._dialect.delimiter
+        if self._dialect.decimal_comma:
+            lines = [line.replace(",", ".") for line in lines]
+        for fill_missing in (False, True):
+            if fill_missing:
+                filled = delimiter + "nan"
+                lines = [self._missing_cell.sub(filled, delimiter + line)[1:] for line in lines]
+            try:
+                return np.loadtxt(
+                    lines,
+                    delimiter=None if delimiter == " " else delimiter,
+                    comments=None,
+                    encoding=None,
+                    usecols=None if len(columns) == self._dialect.width else columns,
+                    ndmin=2,
+                )
+            except ValueError:
+                continue
+        return None
 
     def _cells(self, lines: list[str], j: int, column: Column) -> list[str]:
         delimiter = self._dialect.delimiter

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts.errors import BundleError
+from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.tensors import Array, Tensors, check_tensors
 
 Run = Callable[[Tensors], Tensors]
+
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError),
+    *(MemoryError, OverflowError, zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise for bytes that are no npz, or that lie about their size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +65,10 @@ class Golden:
 
 
 def read_golden(path: Path, manifest: Manifest) -> Golden:
-    """Reads `golden.npz` and checks it against the manifest's tensors.
+    """Reads `golden.npz` and checks it against the manifest.
 
     Raises:
-        BundleError: Unreadable, or an array is missing.
-        TensorError: An array does not fit its spec.
+        BundleError: Unreadable, an array is missing, or one does not fit its spec.
     """
     groups: dict[str, dict[str, Array]] = {
         "inputs": {},
@@ -71,23 +77,58 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
         "signal": {},
     }
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file:  # NumPy leaks a file that it opens and cannot read
+            arrays = np.load(file, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise ValueError("no npz archive")
             for key in arrays.files:
                 group, _, name = key.partition("/")
                 groups[group][name] = arrays[key]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        tolerances = {name: float(value[()]) for name, value in groups["tolerances"].items()}
+    except _UNREADABLE as error:
         raise BundleError(f"{path} is not valid golden data: {error}", "export again") from error
-    check_tensors(manifest.inputs, groups["inputs"], f"{path.name} inputs")
-    check_tensors(manifest.outputs, groups["outputs"], f"{path.name} outputs")
-    signal = groups["signal"]
-    if manifest.preprocessing is not None and set(signal) != {"rows", "scores"}:
-        raise BundleError(f"{path} lacks the signal rows and scores", "export again")
+    inputs, outputs, signal = groups["inputs"], groups["outputs"], groups["signal"]
+    try:
+        check_tensors(manifest.inputs, inputs, f"{path} inputs")
+        check_tensors(manifest.outputs, outputs, f"{path} outputs")
+    except TensorError as error:
+        raise BundleError(error.message, error.hint or "export the model again") from error
+    if not all(array.size for array in (*inputs.values(), *outputs.values())):
+        raise BundleError(f"{path} holds empty arrays, so it proves nothing", "export again")
+    known = {*outputs, *(f"{name} cosine" for name in outputs), "signal score", "alert flips"}
+    if not known.issuperset(tolerances) or not np.isfinite([*tolerances.values()]).all():
+        raise BundleError(
+            f"{path} has tolerances {tolerances}, wanted finite ones among {sorted(known)}",
+            "export the model again",
+        )
+    if not _signal_fits(signal, manifest):
+        found = {name: f"{array.dtype} {list(array.shape)}" for name, array in signal.items()}
+        raise BundleError(
+            f"{path} has signal arrays {found or 'none'}, which do not fit the manifest: raw rows "
+            "and their scores where it has preprocessing, else none",
+            "export the model again",
+        )
     return Golden(
-        inputs=groups["inputs"],
-        outputs=groups["outputs"],
-        tolerances={name: float(value) for name, value in groups["tolerances"].items()},
+        inputs=inputs,
+        outputs=outputs,
+        tolerances=tolerances,
         signal_rows=signal.get("rows"),
         signal_scores=signal.get("scores"),
+    )
+
+
+def _signal_fits(signal: Tensors, manifest: Manifest) -> bool:
+    if manifest.preprocessing is None:
+        return not signal
+    if set(signal) != {"rows", "scores"}:
+        return False
+    rows, scores = signal["rows"], signal["scores"]
+    return (
+        rows.dtype == np.float64
+        and scores.dtype == np.float32
+        and scores.ndim == 1
+        and rows.shape == (len(scores), len(manifest.preprocessing.channels))
+        and bool(np.isfinite(scores).any())
     )
 
 
@@ -139,8 +180,10 @@ def check_golden(golden: Golden, manifest: Manifest, run: Run) -> Parity:
             checks.append(Check(f"{name} cosine", float(worst), bound, bool(worst >= bound)))
     if golden.signal_rows is not None and golden.signal_scores is not None:
         scores = SignalScorer(manifest, run).push(golden.signal_rows).scores
-        same_rows = np.array_equal(np.isnan(scores), np.isnan(golden.signal_scores))
-        difference = np.nanmax(np.abs(scores - golden.signal_scores)) if same_rows else np.inf
+        scored = ~np.isnan(golden.signal_scores)
+        difference = np.inf  # where other rows are scored
+        if np.array_equal(scored, ~np.isnan(scores)):
+            difference = np.abs(scores - golden.signal_scores)[scored].max(initial=0.0)
         at_most("signal score", float(difference))
         if manifest.calibration is not None:
             threshold = manifest.calibration.threshold
@@ -151,4 +194,6 @@ def check_golden(golden: Golden, manifest: Manifest, run: Run) -> Parity:
 
 def _row_cosines(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.asarray((a * b).sum(axis=-1) / norms)
+    cosines = (a * b).sum(axis=-1) / np.where(norms == 0.0, 1.0, norms)
+    both_zero = np.all(a == b, axis=-1)
+    return np.asarray(np.where(norms == 0.0, both_zero, cosines))

@@ -234,6 +234,12 @@ class SignalPreprocessor:
             np.concatenate([np.empty(0, np.intp), *ends]),
         )
 
+    def run_pointwise(self, x: Float64) -> Float64:
+        """Runs the steps between `HoldLast` and `Window` over finite rows. (n, …, c)"""
+        for step in self._pointwise:
+            x = np.clip(x, -step.limit, step.limit) if isinstance(step, Clip) else step(x)
+        return x
+
     def _fill(self, x: Float64) -> tuple[Float64, NDArray[np.bool_], NDArray[np.bool_]]:
         """Holds the last finite value; returns rows, rows with a held value, rows in a hole."""
         finite = np.abs(x) <= _LARGEST  # False for NaN
@@ -253,8 +259,7 @@ class SignalPreprocessor:
         self, x: Float64, filled: NDArray[np.bool_], states: States
     ) -> tuple[Float32, NDArray[np.intp]]:
         """Runs the pointwise steps and the window over rows without a hole; writes `states`."""
-        for step in self._pointwise:
-            x = np.clip(x, -step.limit, step.limit) if isinstance(step, Clip) else step(x)
+        x = self.run_pointwise(x)
         w, n = self._window.rows, len(x)
         position = np.arange(n)
         latest_fill = np.maximum.accumulate(np.where(filled, position, -1))
@@ -291,14 +296,11 @@ def prepare_windows(steps: Sequence[SignalStep], windows: NDArray[np.floating]) 
     """
     if windows.ndim != 3 or not isinstance(steps[-1], Window) or windows.shape[1] != steps[-1].rows:
         raise TensorError(f"windows have shape {list(windows.shape)}, wanted [m, window, channels]")
-    if not np.isfinite(windows).all():
+    if not (np.abs(windows) <= _LARGEST).all():
         raise TensorError("a window holds NaN or infinite values, which no score may hide")
-    preprocessor = SignalPreprocessor(steps, windows.shape[2])
-    prepared = np.empty(windows.shape, np.float32)
-    for index, window in enumerate(windows):
-        preprocessor.reset()
-        prepared[index] = preprocessor.push(window).windows[0]
-    return prepared
+    x = windows.astype(np.float64).swapaxes(0, 1)  # (w, m, c): steps run along the first axis
+    x = SignalPreprocessor(steps, windows.shape[2]).run_pointwise(x)
+    return np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
 
 
 class _Affine:
@@ -310,7 +312,7 @@ class _Affine:
 
 
 class _Baseline:
-    """Exponentially weighted mean and variance, updated row by row (West 1979)."""
+    """Exponentially weighted mean and variance, updated row by row (West 1979). (n, …, c)"""
 
     def __init__(self, step: StreamBaseline) -> None:
         self._decay = float(np.exp(-1.0 / step.time_constant_rows))

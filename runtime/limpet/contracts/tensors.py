@@ -26,6 +26,14 @@ DTYPES = (
 """Element types that may cross the wire or enter a model, by their NumPy names."""
 
 
+_NAMES = {np.dtype(name): name for name in DTYPES}
+
+
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """NumPy's name of a dtype. A look-up: `dtype.name` computes it anew, which takes 3 µs."""
+    return _NAMES.get(dtype) or str(dtype.name)
+
+
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One input or output tensor of a model.
 
@@ -81,9 +89,9 @@ def check_tensors(specs: Sequence[TensorSpec], tensors: Tensors, what: str) -> d
                 f"{what}: tensor {spec.name!r} is missing, found {sorted(tensors) or 'none'}",
                 f"wanted: {'; '.join(s.describe() for s in specs)}",
             )
-        if array.dtype.name != spec.dtype:
+        if dtype_name(array.dtype) != spec.dtype:
             raise TensorError(
-                f"{what}: tensor {spec.name!r} is {array.dtype.name}, wanted {spec.dtype}"
+                f"{what}: tensor {spec.name!r} is {dtype_name(array.dtype)}, wanted {spec.dtype}"
             )
         if array.ndim != len(spec.shape) or not all(
             axes.setdefault(want, got) == got if isinstance(want, str) else want == got
@@ -104,4 +112,6 @@ def check_tensors(specs: Sequence[TensorSpec], tensors: Tensors, what: str) -> d
 
 def little_endian_contiguous(array: Array) -> Array:
     """The array as C-order little-endian memory, copied only where it is not already."""
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    if array.dtype.str[0] == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(array)

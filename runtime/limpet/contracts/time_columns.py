@@ -17,7 +17,7 @@ NO_TIME = np.iinfo(np.int64).min
 """Stands for a missing time; NumPy's NaT in the same bytes."""
 
 _CLOCK = r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
-_DATE = r"(?:19|20|21)\d\d([-/])\d\d\1\d\d"
+_DATE = r"(?:19|20|21)\d\d(?:-\d\d-\d\d|/\d\d/\d\d)"
 _TIME_CELL = re.compile(
     rf"(?P<date>{_DATE})(?:[Tt ](?P<clock>{_CLOCK})\s?(?P<zone>[Zz]|UTC|[+-]\d\d(?::?\d\d)?)?)?",
     re.ASCII,
@@ -156,7 +156,8 @@ def rate_from_times(times_ns: Int64) -> tuple[float | None, tuple[str, ...]]:
     warnings = []
     backwards = int((steps < 0).sum())
     if backwards:
-        warnings.append(f"time runs backwards {backwards} times")
+        places = "1 place" if backwards == 1 else f"{backwards} places"
+        warnings.append(f"time runs backwards in {places}")
     median = float(np.median(steps))
     if median > 0:
         return 1e9 / median, tuple(warnings)

@@ -24,7 +24,7 @@ from limpet.contracts.messages import (
     TensorHeader,
     TensorMessage,
 )
-from limpet.contracts.tensors import DTYPES, Array, Tensors, little_endian_contiguous
+from limpet.contracts.tensors import DTYPES, Array, Tensors, dtype_name, little_endian_contiguous
 
 MAX_REQUEST_HEADER_BYTES = 64 * 1024
 MAX_REPLY_HEADER_BYTES = 4 * 1024 * 1024
@@ -44,7 +44,7 @@ class _Envelope(msgspec.Struct):
 
 
 _envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
-_ITEM_SIZES = {name: np.dtype(name).itemsize for name in DTYPES}
+_LITTLE_ENDIAN = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 
 
 def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
@@ -59,7 +59,7 @@ def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
     assert isinstance(message, TensorMessage)
     arrays = [little_endian_contiguous(array) for array in tensors.values()]
     message.tensors = [
-        TensorHeader(name, array.dtype.name, list(array.shape))
+        TensorHeader(name, dtype_name(array.dtype), list(array.shape))
         for name, array in zip(tensors, arrays, strict=True)
     ]
     # Casting through a byte view: a memoryview of bool or float16 has no portable format.
@@ -133,12 +133,12 @@ def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Arr
         raise WireError(f"header announces {len(headers)} tensors, {len(frames) - 1} frames follow")
     tensors: dict[str, Array] = {}
     for header, frame in zip(headers, frames[1:], strict=True):
-        item_size = _ITEM_SIZES.get(header.dtype)
-        if item_size is None:
+        dtype = _LITTLE_ENDIAN.get(header.dtype)
+        if dtype is None:
             raise WireError(
                 f"tensor {header.name!r}: dtype {header.dtype!r} is not one of {', '.join(DTYPES)}"
             )
-        wanted = math.prod(header.shape) * item_size
+        wanted = math.prod(header.shape) * dtype.itemsize
         if len(frame) != wanted:
             raise WireError(
                 f"tensor {header.name!r}: frame of {len(frame)} bytes, "
@@ -146,7 +146,5 @@ def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Arr
             )
         if header.name in tensors:
             raise WireError(f"tensor {header.name!r} comes twice")
-        tensors[header.name] = np.frombuffer(
-            frame, np.dtype(header.dtype).newbyteorder("<")
-        ).reshape(header.shape)
+        tensors[header.name] = np.frombuffer(frame, dtype).reshape(header.shape)
     return tensors

@@ -1,4 +1,4 @@
-"""An alert node: `AlertFeed` gives every alert of a server once, in order, whatever happens between.
+"""An alert node: `AlertFeed` gives every alert of a server once, in order, whatever happens.
 
     with AlertFeed("tcp://127.0.0.1:7700", since=41) as feed:
         for event in feed.events():

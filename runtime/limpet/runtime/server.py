@@ -205,7 +205,7 @@ class Server:
                 raise
             self._metrics.count("dropped.reply_peer_gone")
 
-    # Handlers: each answers, raises RejectedError, or submits a job that answers -------------------
+    # Handlers: each answers, raises RejectedError, or submits a job that answers ------------------
 
     def _hello(self, request: messages.Hello, _: Tensors, respond: Respond, *__: object) -> None:
         respond(
@@ -300,7 +300,7 @@ class Server:
             self._metrics.record(model.name, finished_ns - arrived_ns)
         except TensorError as error:
             self._reject(respond, request.id, RejectedError("bad_input", error.message, error.hint))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (answered here, logged with its traceback)
             self._fail(respond, request.id, error)
 
     def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
@@ -374,7 +374,7 @@ class Server:
                 respond(reply, tensors)
             except RejectedError as error:
                 self._reject(respond, request_id, error)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (as in `_run_infer`)
                 self._fail(respond, request_id, error)
             finally:
                 self._mailbox.put(functools.partial(_finish, stream))

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
 from limpet.contracts.recordings import Recording, load_recording
-from limpet.contracts.scores_file import check_scores_path, write_scores
+from limpet.contracts.reports import write_json
+from limpet.contracts.scores_file import write_scores
 from limpet.contracts.signals import RowState
-from limpet.runtime.reports import json_option, write_json
+from limpet.runtime.commands import force_option, json_option
 
 LARGEST_CHUNK = 256
 CHUNKS_PER_S = 50.0
@@ -34,7 +36,7 @@ CHUNKS_PER_S = 50.0
 @click.option("--label", help="Label column, never a channel.")
 @click.option("--from-row", type=click.IntRange(min=0), default=0, help="First row to send.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the scores (csv, npy, npz).")
-@click.option("--force", is_flag=True, help="Replace --out.")
+@force_option
 @click.option("--timeout", "timeout_s", type=float, default=30.0, show_default=True,
               help="Seconds without any acknowledgement before giving up.")  # fmt: skip
 @json_option
@@ -52,18 +54,21 @@ def command(
     out: Path | None,
     force: bool,
     timeout_s: float,
-    json: str | None,
+    json_file: Path | None,
 ) -> None:
     """Play a recording to a server and report how its rows were scored.
 
     Rows the server has not acknowledged are sent again, also across its restarts: each row is
     acknowledged once.
+
+    --json writes: rows, acknowledged, states (rows by state), seconds, latency_p50_ms and
+    latency_p99_ms of a message.
     """
     from limpet.runtime.sensor import ScoredRows, SensorStream
 
     factor = _speed(speed)
-    if out is not None:
-        check_scores_path(out, force=force)
+    if out is not None and out.exists() and not force:
+        raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
     recording = load_recording(file, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
     recording = recording.rows(from_row, len(recording.values))
     for note in (*recording.warnings, *(f"left out: {column}" for column in recording.left_out)):
@@ -72,11 +77,11 @@ def command(
     states = np.full(len(recording.values), -1, np.int16)
     latencies_s: list[float] = []
 
-    def note_scores(batch: list[ScoredRows], offset: int) -> None:
+    def note_scores(batch: list[ScoredRows], segment: int) -> None:
         for scored in batch:
-            rows = slice(scored.sequence - offset, scored.sequence - offset + len(scored.scores))
-            if (states[rows] >= 0).any():
-                raise AssertionError("a row was acknowledged twice")
+            first = segment + scored.sequence
+            rows = slice(first, first + len(scored.scores))
+            assert (states[rows] < 0).all(), "a row was acknowledged twice"
             scores[rows], states[rows] = scored.scores, scored.states
             latencies_s.append(scored.latency_s)
 
@@ -91,8 +96,8 @@ def command(
                 if factor is not None:
                     due_s = started_s + (row + len(values) - 1) / recording.rate_hz / factor
                     time.sleep(max(0.0, due_s - time.monotonic()))
-                note_scores(sensor.send(values, time_ns), -start)
-            note_scores(sensor.flush(), -start)
+                note_scores(sensor.send(values, time_ns), start)
+            note_scores(sensor.flush(), start)
     if out is not None:
         write_scores(out, scores)
     counts = {state.name.lower(): int((states == state).sum()) for state in RowState}
@@ -105,15 +110,13 @@ def command(
         "latency_p50_ms": float(p50),
         "latency_p99_ms": float(p99),
     }
-    if json == "-":
-        write_json(json, report)
+    if write_json(json_file, report):
         return
     click.echo(
         f"{report['acknowledged']} of {len(scores)} rows acknowledged in {report['seconds']:.1f} s"
         f" ({', '.join(f'{count} {state}' for state, count in counts.items() if count)});"
         f" a message took {p50:.1f} ms (p50), {p99:.1f} ms (p99)"
     )
-    write_json(json, report)
 
 
 def _speed(text: str) -> float | None:
@@ -131,7 +134,7 @@ def _speed(text: str) -> float | None:
 
 def _chunks(
     recording: Recording, start: int, stop: int, factor: float | None
-) -> Iterator[tuple[int, np.ndarray, int | None]]:  # type: ignore[type-arg]
+) -> Iterator[tuple[int, NDArray[np.float64], int | None]]:
     """Rows of one segment with the time of the first, split where the recording's clock jumps."""
     size = LARGEST_CHUNK
     if factor is not None:

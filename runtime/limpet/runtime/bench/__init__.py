@@ -1,0 +1,1 @@
+"""Benchmarks of a machine's serving, as `limpet bench` runs them."""
