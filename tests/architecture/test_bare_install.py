@@ -8,7 +8,11 @@ import sys
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from limpet.runtime.client import RobotClient
+from tests.bundles import anomaly_bundle
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -62,3 +66,25 @@ def test_a_bare_install_has_all_three_portions(bare_venv: Path) -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["doctor"]])
 def test_a_bare_install_runs(bare_venv: Path, arguments: list[str]) -> None:
     assert run(bare_venv / "bin/limpet", *arguments, cwd=bare_venv)
+
+
+def test_a_bare_install_serves_a_bundle(bare_venv: Path, tmp_path: Path) -> None:
+    anomaly_bundle(tmp_path / "bundle")
+    config = tmp_path / "serve.toml"
+    config.write_text(
+        '[server]\nlisten = ["tcp://127.0.0.1:0"]\npublish = ["tcp://127.0.0.1:0"]\n'
+        '[[models]]\nname = "pump"\nbundle = "bundle"\n'
+    )
+    server = subprocess.Popen(
+        [bare_venv / "bin/limpet", "serve", config], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    try:
+        assert server.stdout is not None
+        _, endpoint = server.stdout.readline().split()
+        with RobotClient(endpoint) as robot:
+            answer = robot.infer("pump", {"window": np.ones((1, 8, 2), np.float32)}, timeout_s=10)
+        assert answer.outputs["score"] == [1.0]
+    finally:
+        server.terminate()
+        assert server.wait(20) == 0
+        server.stdout.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,11 +38,11 @@ RATE_KEYS = ("rate_hz", "fs")
 NAMES_KEY = "channels"
 """Key of an npz that names the channels."""
 
-# What numpy, zipfile and zlib raise on damaged, encrypted or truncated bytes.
-_DAMAGE = (
+DAMAGE = (
     OSError, EOFError, ValueError, KeyError, IndexError, TypeError, OverflowError, MemoryError,
-    RuntimeError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error,
+    RuntimeError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+"""What numpy, zipfile and zlib raise on damaged, encrypted or truncated bytes."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,7 @@ def _read_array(path: Path, what: str, file: IO[bytes], size: int) -> Array:
 def _undamaged(path: Path) -> Iterator[None]:
     try:
         yield
-    except _DAMAGE as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{path}: {error.strerror}") from error
         reason = " ".join(str(error).split()) or type(error).__name__

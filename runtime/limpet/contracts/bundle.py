@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.errors import BundleError, TensorError, UsageError
 from limpet.contracts.golden import Golden, read_golden
 from limpet.contracts.manifest import (
     AnomalyDecoding,
@@ -97,7 +97,8 @@ def write_bundle(
         force: Replace a bundle that is there already.
 
     Raises:
-        BundleError: `path` exists and `force` is not set, or what would be written is not valid.
+        UsageError: As `check_free`.
+        BundleError: What would be written is not valid.
     """
     path = Path(path).absolute()
     check_free(path, force=force)
@@ -129,14 +130,16 @@ def check_free(path: Path, *, force: bool) -> None:
     """Refuses an output folder that exists, unless `force` may replace what it holds.
 
     Raises:
-        BundleError: It exists, or it is something that is no bundle and so is never replaced.
+        UsageError: It exists, or it is something that is no bundle and so is never replaced.
     """
     if not path.exists():
         return
     if not force:
-        raise BundleError(f"{path} exists already", "say --force to replace it, or another --out")
+        raise UsageError(f"{path} exists already", "say --force to replace it, or another --out")
     if not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise BundleError(f"{path} is not a bundle, so --force does not replace it")
+        raise UsageError(
+            f"{path} is not a bundle, so --force does not replace it", "name another --out"
+        )
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:

@@ -129,6 +129,8 @@ def sniff(lines: Sequence[str]) -> Dialect | None:
         if not rows:
             continue
         width, count = Counter(map(len, rows)).most_common(1)[0]
+        if width == 1 and delimiter != ",":
+            continue  # it separates nothing
         kinds = [_kinds(row, dialect) for row in rows if len(row) == width]
         readable = sum(kind is not CellKind.TEXT for row in kinds for kind in row)
         share = count / len(rows)

@@ -124,9 +124,9 @@ class _Reader:
             return False
         if spaced and len(fast) < width:
             return False
-        if width == 1:
+        if width == 1 or spaced:
             block = [line for line in block if not line.isspace()]
-        elif not spaced and {line.count(delimiter) for line in block} != {width - 1}:
+        elif {line.count(delimiter) for line in block} != {width - 1}:
             return False
         if not block:
             return True
@@ -152,7 +152,7 @@ class _Reader:
         delimiter = self._dialect.delimiter
         if self._dialect.decimal_comma:
             lines = [line.replace(",", ".") for line in lines]
-        for fill_missing in (False, True):
+        for fill_missing in (False,) if delimiter == " " else (False, True):
             if fill_missing:
                 filled = delimiter + "nan"
                 lines = [self._missing_cell.sub(filled, delimiter + line)[1:] for line in lines]
@@ -216,13 +216,14 @@ class _Reader:
     def _settle_time(self, j: int, flat: list[str]) -> None:
         """Takes the first column of datetimes; a date goes with a time of day on its right."""
         column, width = self._columns[j], self._dialect.width
+        n_rows = len(flat) // width
         if column.role is not Role.TIME:
             return
         if any(other.role is Role.TIME for other in self._columns if other is not column):
             column.role = Role.SPARE_TIME
         elif j + 1 < width and self._columns[j + 1].role is Role.UNSETTLED:
             pairs = zip(flat[j::width], flat[j + 1 :: width], strict=True)
-            if all(is_date(date) and is_clock(clock) for date, clock in pairs):
+            if 2 * sum(is_date(date) and is_clock(clock) for date, clock in pairs) > n_rows:
                 column.clock = j + 1
                 self._columns[j + 1].role = Role.CLOCK
 
@@ -312,16 +313,21 @@ def _readable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        content = path.read_bytes()
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise DataError(f"{path} is UTF-16", "save it as UTF-8") from error
-        try:
-            content.decode("utf-8-sig")
-        except UnicodeDecodeError as found:
-            line = content.count(b"\n", 0, found.start) + 1
-            byte = content[found.start]
-            raise DataError(
-                f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8",
-                f"convert it: iconv -f latin1 -t utf-8 '{path}' > utf8.csv",
-            ) from error
-        raise
+        raise _wrong_encoding(path) from error
+
+
+def _wrong_encoding(path: Path) -> DataError:
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return DataError(f"{path} is UTF-16", "save it as UTF-8")
+    where, found = "", ": it"
+    try:
+        content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        where = f", line {line}"
+        found = f": byte 0x{content[error.start]:02x}"
+    return DataError(
+        f"{path}{where}{found} is not UTF-8",
+        f"convert it: iconv -f latin1 -t utf-8 '{path}' > utf8.csv",
+    )

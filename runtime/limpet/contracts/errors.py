@@ -8,6 +8,7 @@
     ├── ConfigError                a configuration file is wrong (path and line)
     ├── BundleError                a bundle is damaged, foreign or of another schema
     ├── TensorError                an array does not fit its TensorSpec
+    ├── ExportError                a model cannot be converted to ONNX
     ├── EngineError                an inference engine cannot load or run a model
     ├── WireError                  bytes that are no message of this protocol
     │   └── VersionError           a message of another protocol version
@@ -95,6 +96,10 @@ class BundleError(LimpetError):
 
 class TensorError(LimpetError):
     """An array does not fit its TensorSpec."""
+
+
+class ExportError(LimpetError):
+    """A model cannot be converted to ONNX."""
 
 
 class EngineError(LimpetError):

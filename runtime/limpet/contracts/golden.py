@@ -8,8 +8,6 @@ preprocessing chain, so that the chain is proven on the device too.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,18 +16,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.tensors import Array, Tensors, check_tensors
 
 Run = Callable[[Tensors], Tensors]
-
-_UNREADABLE = (
-    *(OSError, EOFError, ValueError, TypeError, KeyError, NotImplementedError, RuntimeError),
-    *(MemoryError, OverflowError, zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and zipfile raise for bytes that are no npz, or that lie about their size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +78,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
                 group, _, name = key.partition("/")
                 groups[group][name] = arrays[key]
         tolerances = {name: float(value[()]) for name, value in groups["tolerances"].items()}
-    except _UNREADABLE as error:
+    except DAMAGE as error:
         raise BundleError(f"{path} is not valid golden data: {error}", "export again") from error
     inputs, outputs, signal = groups["inputs"], groups["outputs"], groups["signal"]
     try:

@@ -57,7 +57,7 @@ def format_parity(parity: Parity) -> str:
         [
             check.name,
             f"{check.measured:.3g}",
-            f"{'>=' if check.name.endswith(' cosine') else '<='} {check.bound:.6g}",
+            f"{'>=' if check.name.endswith(' cosine') else '<='} {check.bound:.4g}",
             "ok" if check.passed else "FAILED",
         ]
         for check in parity.checks

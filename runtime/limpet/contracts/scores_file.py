@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import secrets
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TextIO
@@ -14,6 +12,7 @@ from typing import IO, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import DataError, LimpetError, UsageError
 
 SUFFIXES = (".csv", ".npy", ".npz")
@@ -67,15 +66,12 @@ def read_scores(path: str | os.PathLike[str]) -> NDArray[np.float32]:
             with path.open(encoding="utf-8-sig", newline="") as text:
                 scores = _read_csv(path, text)
         else:
-            loaded = np.load(path, allow_pickle=False)
-            if isinstance(loaded, np.lib.npyio.NpzFile):
-                with loaded:
-                    scores = loaded[SCORE]
-            else:
-                scores = loaded
+            with path.open("rb") as file:
+                loaded = np.load(file, allow_pickle=False)
+                scores = loaded if isinstance(loaded, np.ndarray) else loaded[SCORE]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
+    except (*DAMAGE, csv.Error) as error:
         raise DataError(f"{path} is no score file: {error}") from error
     if scores.ndim != 1 or scores.dtype.kind != "f":
         raise DataError(f"{path}: scores are {scores.dtype} {list(scores.shape)}, wanted [rows]")

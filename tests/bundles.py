@@ -1,0 +1,205 @@
+"""Small real bundles, made without training, and ways to change one after it was written.
+
+`identity_bundle` gives its input back; it measures what everything around a model costs.
+`anomaly_bundle` scores a window by the mean magnitude of its last row, so a test can say what
+the score of each row must be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from limpet.contracts.bundle import GOLDEN, MANIFEST, MODEL, Bundle, write_bundle
+from limpet.contracts.errors import LimpetError
+from limpet.contracts.golden import Golden
+from limpet.contracts.manifest import (
+    SCHEMA_VERSION,
+    AnomalyDecoding,
+    Calibration,
+    Manifest,
+    SignalPreprocessing,
+    encode_manifest,
+)
+from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signals import Clip, HoldLast, SignalStep, Standardize, Window
+from limpet.contracts.tensors import Tensors, TensorSpec
+
+OPSET = 18
+MAX_FILL_ROWS = 3
+"""Longest run of missing rows that `anomaly_bundle` fills."""
+CLIP = 50.0
+"""Largest magnitude of a prepared value in `anomaly_bundle`."""
+
+
+def onnx_bytes(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    constants: Mapping[str, NDArray[Any]] | None = None,
+) -> bytes:
+    """A graph as the bytes of `model.onnx`."""
+
+    def value(spec: TensorSpec) -> onnx.ValueInfoProto:
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype))
+        return helper.make_tensor_value_info(spec.name, element, spec.shape)
+
+    initializers = [
+        numpy_helper.from_array(array, name) for name, array in (constants or {}).items()
+    ]
+    graph = helper.make_graph(
+        nodes, "tiny", [*map(value, inputs)], [*map(value, outputs)], initializers
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def identity_bundle(
+    path: Path, *, shape: Sequence[int | str] = ("batch", 4), name: str = "identity"
+) -> Bundle:
+    """A `custom` bundle with one float32 input `x` and one output `y` equal to it."""
+    x = TensorSpec(name="x", dtype="float32", shape=list(shape))
+    y = msgspec.structs.replace(x, name="y")
+    sizes = [size if isinstance(size, int) else 3 for size in shape]
+    golden = np.random.default_rng(0).normal(size=sizes).astype(np.float32)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        kind="custom",
+        space_id="identity",
+        inputs=[x],
+        outputs=[y],
+        opset=OPSET,
+    )
+    return write_bundle(
+        path,
+        manifest,
+        {
+            MODEL: onnx_bytes([helper.make_node("Identity", ["x"], ["y"])], [x], [y]),
+            GOLDEN: Golden(inputs={"x": golden}, outputs={"y": golden}, tolerances={}).encode(),
+        },
+    )
+
+
+def anomaly_manifest(
+    *,
+    channels: Sequence[str] = ("speed", "current"),
+    window: int = 8,
+    hop: int = 1,
+    rate_hz: float = 10.0,
+    threshold: float = 3.0,
+    steps: Sequence[SignalStep] | None = None,
+    name: str = "tiny-anomaly",
+) -> Manifest:
+    """The manifest of `anomaly_bundle`; its chain leaves finite values as they are up to `CLIP`."""
+    c = len(channels)
+    if steps is None:
+        steps = [
+            HoldLast(max_rows=MAX_FILL_ROWS),
+            Standardize(mean=[0.0] * c, scale=[1.0] * c),
+            Clip(limit=CLIP),
+        ]
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        kind="anomaly",
+        space_id="tiny",
+        inputs=[TensorSpec(name="window", dtype="float32", shape=["batch", window, c])],
+        outputs=[
+            TensorSpec(name="embedding", dtype="float32", shape=["batch", c]),
+            TensorSpec(name="score", dtype="float32", shape=["batch"]),
+        ],
+        preprocessing=SignalPreprocessing(
+            channels=list(channels), rate_hz=rate_hz, steps=[*steps, Window(rows=window, hop=hop)]
+        ),
+        decoding=AnomalyDecoding(),
+        calibration=Calibration(
+            threshold=threshold,
+            release_threshold=0.8 * threshold,
+            false_alarm_rate=0.01,
+            held_out_rows=1000,
+        ),
+        opset=OPSET,
+    )
+
+
+def tiny_scorer(inputs: Tensors) -> dict[str, NDArray[np.float32]]:
+    """What the graph of `anomaly_bundle` computes, in NumPy."""
+    last = inputs["window"][:, -1]
+    return {"embedding": last, "score": np.abs(last).mean(axis=1, dtype=np.float32)}
+
+
+def anomaly_golden(manifest: Manifest, rows: int = 200) -> Golden:
+    """Golden data of `anomaly_bundle`: noise, a hole, a filled gap and a burst."""
+    rng = np.random.default_rng(7)
+    signal = manifest.signal()
+    window, c = signal.window.rows, len(signal.channels)
+    values = rng.normal(size=(rows, c))
+    values[rows // 4] = np.nan
+    values[rows // 2 : rows // 2 + 2 * MAX_FILL_ROWS] = np.nan
+    values[-rows // 4 :] *= 8.0
+    inputs = {"window": rng.normal(size=(5, window, c)).astype(np.float32)}
+    return Golden(
+        inputs=inputs,
+        outputs=tiny_scorer(inputs),
+        tolerances={"score": 1e-5, "embedding cosine": 0.9999, "signal score": 1e-5},
+        signal_rows=values,
+        signal_scores=SignalScorer(manifest, tiny_scorer).push(values).scores,
+    )
+
+
+def anomaly_bundle(path: Path, **options: Any) -> Bundle:
+    """An `anomaly` bundle; `options` are those of `anomaly_manifest`."""
+    manifest = anomaly_manifest(**options)
+    nodes = [
+        helper.make_node("Gather", ["window", "last"], ["embedding"], axis=1),
+        helper.make_node("Abs", ["embedding"], ["magnitude"]),
+        helper.make_node("ReduceMean", ["magnitude", "axes"], ["score"], keepdims=0),
+    ]
+    constants = {"last": np.array(-1, np.int64), "axes": np.array([1], np.int64)}
+    return write_bundle(
+        path,
+        manifest,
+        {
+            MODEL: onnx_bytes(nodes, manifest.inputs, manifest.outputs, constants),
+            GOLDEN: anomaly_golden(manifest).encode(),
+        },
+    )
+
+
+def change_file(bundle: Bundle, name: str, content: bytes) -> None:
+    """Replaces a file of a bundle, with digest and seal, as somebody with intent would."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][name] = hashlib.sha256(content).hexdigest()
+
+    (bundle.path / name).write_bytes(content)
+    change_manifest(bundle, change)
+
+
+def change_manifest(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes the manifest of a bundle in place and seals it anew.
+
+    Args:
+        bundle: Whose manifest.
+        change: Takes the manifest as plain JSON data. What it leaves need not be a valid
+            manifest; then it is written without a seal.
+    """
+    file = bundle.path / MANIFEST
+    data = msgspec.json.decode(file.read_bytes())
+    change(data)
+    try:
+        raw = encode_manifest(msgspec.convert(data, Manifest))
+    except (msgspec.ValidationError, LimpetError):
+        raw = msgspec.json.encode(data)
+    file.write_bytes(raw)
