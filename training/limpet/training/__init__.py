@@ -1,0 +1,11 @@
+"""Training of limpet's encoders, on a workstation; needs the extra `training`.
+
+    fit         the training loop: seeded steps, checkpoints, resumption
+    progress    a bar on a terminal, plain lines elsewhere
+    run         a RUN folder and its record, what `limpet export` starts from
+    settings    configuration files
+    anomaly/    streaming anomaly encoder
+    commands/   `limpet train`
+
+`run`, `settings` and `anomaly.config` load without torch.
+"""

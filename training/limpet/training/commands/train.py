@@ -1,0 +1,152 @@
+"""`limpet train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+if TYPE_CHECKING:
+    from limpet.training.anomaly.train import AnomalyReport
+
+
+@click.group("train")
+def command() -> None:
+    """Trains an encoder on your own data and writes a RUN, which `limpet export` packs."""
+
+
+@command.command("anomaly")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Recording of normal operation (.csv, .npy, .npz), or a folder of them.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Folder to write; refused if it exists.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="TOML file with what differs from the defaults (limpet.training.anomaly.config).",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--train-rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train and calibrate on the first N rows only.",
+)
+@click.option("--key", metavar="NAME", help="Array of an .npz with several.")
+@click.option(
+    "--ignore", multiple=True, metavar="NAME", help="Column that is no channel; repeatable."
+)
+@click.option("--rate-hz", type=float, metavar="HZ", help="Sampling rate, where the data has none.")
+@click.option(
+    "--label",
+    metavar="NAME",
+    help="Label column, never a channel [default: anomaly, label or is_anomaly, if present].",
+)
+@click.option(
+    "--false-alarm-rate",
+    type=click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Share of normal rows that may reach the threshold [default: 0.01].",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 1000].")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run at --out.")
+@click.option("--force", is_flag=True, help="Replace a run at --out.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON; - for standard output, where it replaces the text.",
+)
+def anomaly(
+    data: Path,
+    out: Path,
+    config_file: Path | None,
+    device: Literal["cpu", "cuda"],
+    train_rows: int | None,
+    key: str | None,
+    ignore: tuple[str, ...],
+    rate_hz: float | None,
+    label: str | None,
+    false_alarm_rate: float | None,
+    seed: int | None,
+    steps: int | None,
+    resume: bool,
+    force: bool,
+    json_file: Path | None,
+) -> None:
+    """Trains a streaming anomaly encoder on recordings of normal operation.
+
+    Every numeric column is a channel, except a time column, label columns and those of --ignore.
+    The last quarter of the rows is held out and sets the alarm threshold.
+    """
+    import msgspec
+
+    from limpet.contracts.errors import MissingExtraError
+    from limpet.contracts.reports import write_json
+    from limpet.training.anomaly.config import AnomalyConfig
+    from limpet.training.run import command_line
+    from limpet.training.settings import read_settings
+
+    config = read_settings(config_file, AnomalyConfig) if config_file else AnomalyConfig()
+    given = {"false_alarm_rate": false_alarm_rate, "seed": seed, "steps": steps}
+    config = msgspec.structs.replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    )
+    try:
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("training", error.name or "torch") from error
+    from limpet.training.anomaly.train import train_anomaly
+
+    report = train_anomaly(
+        data,
+        out,
+        config,
+        device=device,
+        key=key,
+        ignore=ignore,
+        rate_hz=rate_hz,
+        label=label,
+        train_rows=train_rows,
+        resume=resume,
+        force=force,
+        command=command_line(),
+    )
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if not write_json(json_file, report):
+        click.echo(_describe(report))
+
+
+def _describe(report: AnomalyReport) -> str:
+    calibration = report.calibration
+    lines = [
+        f"run: {report.run}",
+        f"channels: {', '.join(report.channels)} at {report.rate_hz:g} Hz",
+    ]
+    if report.left_out:
+        lines.append(f"left out: {', '.join(report.left_out)}")
+    lines += [
+        f"fitted on {report.fit_windows} windows in {report.seconds:.0f} s",
+        f"threshold: {calibration.threshold:.4g}, reached by {calibration.false_alarm_rate:.2%} "
+        f"of normal rows by the {calibration.held_out_rows} held-out ones",
+        *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
+        f"next: limpet export {report.run} --out BUNDLE",
+    ]
+    return "\n".join(lines)
