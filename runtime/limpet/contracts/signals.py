@@ -61,15 +61,20 @@ class StreamBaseline(msgspec.Struct, frozen=True, kw_only=True, tag="stream_base
 
     Exponential moving mean and variance of the rows *before* this one, bias-corrected while
     young, so that a machine running at another operating point than in training is not an
-    anomaly by itself.
+    anomaly by itself. A row's influence is limited, so that a fault is not soon taken for the new
+    normal (winsorised updates, as in Huber's robust statistics).
 
     Attributes:
         time_constant_rows: Rows after which a level's weight has fallen to 1/e.
         min_scale: Smallest spread to divide by, per channel, in the channel's unit. (c,)
+        settling_rows: Rows of a stream that teach its baseline before any is scored.
+        influence: Largest deviation, in spreads, that a later row counts with.
     """
 
     time_constant_rows: float
     min_scale: list[float]
+    settling_rows: int
+    influence: float
 
 
 class Standardize(msgspec.Struct, frozen=True, kw_only=True, tag="standardize"):
@@ -148,6 +153,8 @@ class SignalPreprocessor:
                 "a signal chain needs at least one channel and hold_last.max_rows >= 0"
             )
         self._hold, self._window, self.channels = pointwise[0], window, channels
+        self._first_score = window.rows
+        """Rows of a stream up to its first score, that row included."""
         self._pointwise: list[_Baseline | _Affine | Clip] = []
         for step in pointwise[1:]:
             if isinstance(step, Clip):
@@ -163,10 +170,13 @@ class SignalPreprocessor:
                 raise TensorError(
                     f"{type(step).__name__} needs {channels} positive scales, one a channel"
                 )
-            if isinstance(step, StreamBaseline) and not step.time_constant_rows > 0:
-                raise TensorError(
-                    f"stream_baseline.time_constant_rows is {step.time_constant_rows:g}, wanted > 0"
-                )
+            if isinstance(step, StreamBaseline):
+                if not (step.time_constant_rows > 0 and step.influence > 0):
+                    raise TensorError(
+                        f"stream_baseline has time_constant_rows {step.time_constant_rows:g} and "
+                        f"influence {step.influence:g}, wanted > 0"
+                    )
+                self._first_score = max(self._first_score, step.settling_rows)
             self._pointwise.append(
                 _Baseline(step) if isinstance(step, StreamBaseline) else _Affine(step)
             )
@@ -175,7 +185,7 @@ class SignalPreprocessor:
     @property
     def warm_up_rows(self) -> int:
         """Rows before the first score."""
-        return self._window.rows - 1
+        return self._first_score - 1
 
     @property
     def longest_fill_rows(self) -> int:
@@ -267,10 +277,11 @@ class SignalPreprocessor:
             latest_fill >= 0, position - latest_fill, self._rows_since_fill + position + 1
         )
         states[:] = np.where(since_fill < w, RowState.FILLED, RowState.SCORED)
-        states[: max(0, w - 1 - self._rows_seen)] = RowState.WARMING_UP
+        states[: max(0, self.warm_up_rows - self._rows_seen)] = RowState.WARMING_UP
         rows = np.concatenate([self._tail, x.astype(np.float32)])
         count = self._rows_seen + position + 1  # rows since the window began, at each row
-        ends = np.flatnonzero((count >= w) & ((count - w) % self._window.hop == 0))
+        after_first = count - self._first_score
+        ends = np.flatnonzero((after_first >= 0) & (after_first % self._window.hop == 0))
         windows = np.empty((0, w, self.channels), np.float32)
         if len(ends):
             views = sliding_window_view(rows, w, axis=0)  # (rows - w + 1, c, w)
@@ -281,25 +292,31 @@ class SignalPreprocessor:
         return windows, ends
 
 
-def prepare_windows(steps: Sequence[SignalStep], windows: NDArray[np.floating]) -> Float32:
-    """Prepares separate windows, each as if it were a stream of its own.
+def prepare_windows(steps: Sequence[SignalStep], rows: NDArray[np.floating]) -> Float32:
+    """Prepares separate stretches of rows, each as if it were a stream up to its first score.
 
     Args:
         steps: The chain, ending with a `Window` of w rows.
-        windows: In the channels' own units, all finite. (m, w, c)
+        rows: In the channels' own units, all finite; n is `warm_up_rows` + 1. (m, n, c)
 
     Returns:
-        Model input. (m, w, c)
+        Model input: the last w rows of each. (m, w, c)
 
     Raises:
         TensorError: Another shape than the chain's, or a value that is not finite.
     """
-    if windows.ndim != 3 or not isinstance(steps[-1], Window) or windows.shape[1] != steps[-1].rows:
-        raise TensorError(f"windows have shape {list(windows.shape)}, wanted [m, window, channels]")
-    if not (np.abs(windows) <= _LARGEST).all():
-        raise TensorError("a window holds NaN or infinite values, which no score may hide")
-    x = windows.astype(np.float64).swapaxes(0, 1)  # (w, m, c): steps run along the first axis
-    x = SignalPreprocessor(steps, windows.shape[2]).run_pointwise(x)
+    if rows.ndim != 3:
+        raise TensorError(f"rows have shape {list(rows.shape)}, wanted [m, rows, channels]")
+    preprocessor, window = SignalPreprocessor(steps, rows.shape[2]), steps[-1]
+    assert isinstance(window, Window)  # or the preprocessor would have refused the chain
+    if rows.shape[1] != preprocessor.warm_up_rows + 1:
+        raise TensorError(
+            f"{rows.shape[1]} rows, wanted the {preprocessor.warm_up_rows + 1} up to a first score"
+        )
+    if not (np.abs(rows) <= _LARGEST).all():
+        raise TensorError("NaN or infinite values among the rows, which no score may hide")
+    x = rows.astype(np.float64).swapaxes(0, 1)  # (n, m, c): steps run along the first axis
+    x = preprocessor.run_pointwise(x)[-window.rows :]
     return np.ascontiguousarray(x.swapaxes(0, 1), np.float32)
 
 
@@ -317,10 +334,11 @@ class _Baseline:
     def __init__(self, step: StreamBaseline) -> None:
         self._decay = float(np.exp(-1.0 / step.time_constant_rows))
         self._min_scale = np.array(step.min_scale)
+        self._settling_rows, self._influence = step.settling_rows, step.influence
         self.reset()
 
     def reset(self) -> None:
-        self._weight = 0.0
+        self._rows, self._weight = 0, 0.0
         self._mean = np.zeros_like(self._min_scale)
         self._spread = np.zeros_like(self._min_scale)  # weighted sum of squared deviations
 
@@ -329,9 +347,13 @@ class _Baseline:
         for row, value in enumerate(x):
             delta = value - self._mean
             if self._weight > 0.0:
-                scale = np.sqrt(self._spread / self._weight)
-                relative[row] = delta / np.maximum(scale, self._min_scale)
+                scale = np.maximum(np.sqrt(self._spread / self._weight), self._min_scale)
+                relative[row] = delta / scale
+                if self._rows >= self._settling_rows:
+                    most = self._influence * scale
+                    delta = np.minimum(np.maximum(delta, -most), most)
+            self._rows += 1
             self._weight = self._decay * self._weight + 1.0
             self._mean = self._mean + delta / self._weight
-            self._spread = self._decay * self._spread + delta * (value - self._mean)
+            self._spread = self._decay * self._spread + delta * delta * (1.0 - 1.0 / self._weight)
         return relative

@@ -16,6 +16,7 @@ import numpy as np
 
 from limpet.contracts.errors import VersionError, WireError
 from limpet.contracts.messages import (
+    MAX_TENSORS,
     VERSION,
     Message,
     Published,
@@ -38,12 +39,16 @@ _reply_decoder = msgspec.msgpack.Decoder(Reply)
 _published_decoder = msgspec.msgpack.Decoder(Published)
 
 
-class _Envelope(msgspec.Struct):
+class _OnlyVersion(msgspec.Struct):
     v: int
-    id: int = 0
 
 
-_envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
+class _OnlyId(msgspec.Struct):
+    id: int
+
+
+_version_decoder = msgspec.msgpack.Decoder(_OnlyVersion)
+_id_decoder = msgspec.msgpack.Decoder(_OnlyId)
 _LITTLE_ENDIAN = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
 
 
@@ -53,17 +58,23 @@ def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
     Args:
         message: Any message; its `tensors` field is filled in here.
         tensors: Arrays of `DTYPES`, copied only where they are not C-order little-endian.
+
+    Raises:
+        WireError: A tensor without elements, which no message may carry.
     """
     if not tensors:
         return [_encoder.encode(message)]
     assert isinstance(message, TensorMessage)
-    arrays = [little_endian_contiguous(array) for array in tensors.values()]
-    message.tensors = [
-        TensorHeader(name, dtype_name(array.dtype), list(array.shape))
-        for name, array in zip(tensors, arrays, strict=True)
-    ]
-    # Casting through a byte view: a memoryview of bool or float16 has no portable format.
-    return [_encoder.encode(message), *(a.reshape(-1).view(np.uint8).data for a in arrays)]
+    headers, frames = [], []
+    for name, array in tensors.items():
+        if array.size == 0:
+            raise WireError(f"tensor {name!r} has shape {list(array.shape)}, wanted an element")
+        raw = little_endian_contiguous(array)  # makes a scalar (1,)
+        headers.append(TensorHeader(name, dtype_name(raw.dtype), list(array.shape)))
+        # Casting through a byte view: a memoryview of bool or float16 has no portable format.
+        frames.append(raw.reshape(-1).view(np.uint8).data)
+    message.tensors = headers
+    return [_encoder.encode(message), *frames]
 
 
 def decode_request(frames: Sequence[Buffer]) -> tuple[Request, dict[str, Array]]:
@@ -92,7 +103,7 @@ def decode_published(frames: Sequence[Buffer]) -> Published:
 def peek_id(frames: Sequence[Buffer]) -> int:
     """The id in a header that could not be decoded, 0 where there is none to be read."""
     try:
-        found = _envelope_decoder.decode(frames[0]).id
+        found = _id_decoder.decode(frames[0]).id
     except (msgspec.DecodeError, RecursionError, IndexError, UnicodeDecodeError):
         return 0
     return found if 0 < found < 2**63 else 0
@@ -117,7 +128,7 @@ def _decode(
 
 def _check_version(header: Buffer) -> None:
     try:
-        found = _envelope_decoder.decode(header).v
+        found = _version_decoder.decode(header).v
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
     if found != VERSION:
@@ -129,6 +140,8 @@ def _check_version(header: Buffer) -> None:
 
 def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Array]:
     headers = message.tensors if isinstance(message, TensorMessage) else ()
+    if len(frames) - 1 > MAX_TENSORS:
+        raise WireError(f"more than {MAX_TENSORS} frames follow the header")
     if len(headers) != len(frames) - 1:
         raise WireError(f"header announces {len(headers)} tensors, {len(frames) - 1} frames follow")
     tensors: dict[str, Array] = {}
@@ -146,5 +159,9 @@ def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Arr
             )
         if header.name in tensors:
             raise WireError(f"tensor {header.name!r} comes twice")
-        tensors[header.name] = np.frombuffer(frame, dtype).reshape(header.shape)
+        flat = np.frombuffer(frame, dtype)
+        if header.dtype == "bool" and flat.view(np.uint8).max() > 1:
+            raise WireError(f"tensor {header.name!r}: a bool is neither 0 nor 1")
+        flat.flags.writeable = False
+        tensors[header.name] = flat.reshape(header.shape)
     return tensors

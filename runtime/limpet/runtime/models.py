@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import EngineError, TensorError
 from limpet.contracts.golden import check_golden
+from limpet.contracts.manifest import Manifest
 from limpet.contracts.messages import ModelInfo
 from limpet.contracts.scoring import SignalScorer
-from limpet.contracts.signals import prepare_windows
-from limpet.contracts.tensors import Tensors, check_tensors
+from limpet.contracts.signals import SignalPreprocessor, prepare_windows
+from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
 
@@ -34,6 +37,8 @@ class ServedModel:
         self.bundle: Bundle = read_bundle(config.bundle)
         self.manifest = self.bundle.manifest
         self.name = config.name or self.manifest.name
+        self.inputs = _request_inputs(self.manifest)
+        """The tensors that an `Infer` carries."""
         self.engine = open_engine(self.bundle, config.engine, config.threads)
         golden = self.bundle.golden()
         failed = [
@@ -70,7 +75,7 @@ class ServedModel:
             kind=manifest.kind,
             space_id=manifest.space_id,
             engine=self.engine.name,
-            inputs=self.manifest.inputs,
+            inputs=self.inputs,
             outputs=manifest.outputs,
             channels=manifest.preprocessing.channels if manifest.preprocessing else [],
             threshold=manifest.calibration.threshold if manifest.calibration else None,
@@ -85,7 +90,7 @@ class ServedModel:
         Raises:
             TensorError: They are not what the model takes.
         """
-        batch = check_tensors(self.manifest.inputs, inputs, f"model {self.name!r}").get("batch", 1)
+        batch = check_tensors(self.inputs, inputs, f"model {self.name!r}").get("batch", 1)
         if batch > self.config.max_batch:
             raise TensorError(
                 f"model {self.name!r}: batch of {batch}, at most {self.config.max_batch}"
@@ -112,6 +117,17 @@ class ServedModel:
             BundleError: The model scores no streams.
         """
         return SignalScorer(self.manifest, self.engine.run)
+
+
+def _request_inputs(manifest: Manifest) -> list[TensorSpec]:
+    """The graph's inputs; before a signal chain, the rows up to a stream's first score instead."""
+    signal = manifest.preprocessing
+    if signal is None:
+        return manifest.inputs
+    channels = len(signal.channels)
+    rows = SignalPreprocessor(signal.steps, channels).warm_up_rows + 1
+    (window,) = manifest.inputs
+    return [msgspec.structs.replace(window, shape=["batch", rows, channels])]
 
 
 def load_models(configs: Sequence[ModelConfig]) -> dict[str, ServedModel]:

@@ -90,7 +90,7 @@ def test_the_output_is_checked_before_the_data_is_read(here: Path) -> None:
     ("arguments", "message", "exit_code"),
     [
         (["--ignore", "presure"], "presure", 1),
-        (["--train-rows", "50"], "50 rows, wanted at least 124", 1),
+        (["--train-rows", "50"], "50 rows, wanted at least 212", 1),
         (["--resume"], "no run to resume", 2),
         (["--rate-hz", "-1"], "--rate-hz is -1", 2),
         (["--key", "x"], "names an array of an .npz file", 2),

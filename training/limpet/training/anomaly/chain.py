@@ -26,6 +26,10 @@ from limpet.contracts.signals import (
 from limpet.training.anomaly.config import AnomalyConfig
 
 
+LOCAL_ROWS = 256
+"""Rows over which a channel's spread counts as local: without slow changes of its level."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """One segment of a recording.
@@ -60,22 +64,21 @@ def fit_chain(
     size = np.nanmax(np.abs(measured), axis=0)
     guess = 0.1 * np.where(size > 0, size, 1.0)
     steps: list[SignalStep] = [HoldLast(max_rows=config.hold_rows)]
-    young = 0
     if config.baseline == "stream":
-        spread = _local_spread(pieces, int(config.baseline_rows))
+        spread = _local_spread(pieces)
         overall = np.nanstd(measured, axis=0)
         # A channel that mostly stands still has no local spread at all: hence half the overall.
         smallest = config.baseline_floor * np.maximum(spread, 0.5 * overall)
         smallest = np.where(constant, guess, smallest)
         steps.append(
             StreamBaseline(
-                time_constant_rows=config.baseline_rows, min_scale=[float(x) for x in smallest]
+                time_constant_rows=config.baseline_rows,
+                min_scale=[float(x) for x in smallest],
+                settling_rows=config.baseline_settling_rows,
+                influence=config.baseline_influence,
             )
         )
-        young = int(config.baseline_rows)
-    prepared = _pointwise(pieces, steps, young)
-    if not len(prepared):
-        prepared = _pointwise(pieces, steps, 0)
+    prepared = _pointwise(pieces, steps)
     if not len(prepared):
         return [*steps, *_standard(np.zeros_like(guess), guess, config)]
     mean, scale = prepared.mean(axis=0), prepared.std(axis=0)
@@ -92,9 +95,9 @@ def _standard(mean: Float64, scale: Float64, config: AnomalyConfig) -> list[Sign
     ]
 
 
-def _local_spread(pieces: Sequence[Piece], rows: int) -> Float64:
-    """Median over blocks of so many rows of each channel's standard deviation. (c,)"""
-    spreads = []
+def _local_spread(pieces: Sequence[Piece]) -> Float64:
+    """Median over blocks of `LOCAL_ROWS` rows of each channel's standard deviation. (c,)"""
+    spreads, rows = [], LOCAL_ROWS
     for piece in pieces:
         values = piece.values[: piece.cut]
         for start in range(0, max(1, len(values) - rows // 2), rows):
@@ -107,14 +110,11 @@ def _local_spread(pieces: Sequence[Piece], rows: int) -> Float64:
     return np.asarray(np.median(spreads, axis=0))
 
 
-def _pointwise(pieces: Sequence[Piece], steps: list[SignalStep], young: int) -> Float64:
-    """Rows to fit after the steps so far, without the first `young` of a piece. (n, c)
-
-    At most a quarter of a piece is left out: a baseline of few rows makes large values.
-    """
+def _pointwise(pieces: Sequence[Piece], steps: list[SignalStep]) -> Float64:
+    """Rows to fit after the steps so far, without those that a stream does not score. (n, c)"""
     rows = [
-        windows[ends >= min(young, piece.cut // 4), 0]
-        for piece, windows, ends in prepare_pieces(pieces, [*steps, Window(rows=1)], fit_only=True)
+        windows[:, 0]
+        for _, windows, _ in prepare_pieces(pieces, [*steps, Window(rows=1)], fit_only=True)
     ]
     return np.concatenate(rows).astype(np.float64)
 

@@ -15,19 +15,24 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Configuration of `limpet train anomaly`; `--config FILE` takes these keys as TOML."""
 
     window_rows: Annotated[int, msgspec.Meta(ge=8, le=128)] = 32
-    """Rows that the encoder looks back on. A stream has no score in its first `window_rows` - 1."""
+    """Rows that the encoder looks back on."""
     baseline: Literal["stream", "training"] = "stream"
     """What a value is compared with: its own stream's recent level and spread, so that another
     operating point than in training raises no alarm; or the training rows' level and spread, so
     that a lasting deviation from them keeps its score (vibration, fixed set points, segments
     too short for a baseline of their own)."""
-    baseline_rows: Positive = 256.0
+    baseline_rows: Positive = 4096.0
     """With `baseline = "stream"`, time constant of level and spread: after so many rows, a new
-    level is 63 % the normal one."""
-    baseline_floor: Positive = 0.25
-    """With `baseline = "stream"`, smallest spread to divide by, relative to training's. Higher
-    gives fewer false alarms while a stream is young and its spread is unsure; lower keeps faults
-    visible where a stream is quieter than training was."""
+    level is 63 % the normal one, were it not for `baseline_influence`."""
+    baseline_settling_rows: Annotated[int, msgspec.Meta(ge=1, le=129)] = 96
+    """With `baseline = "stream"`, rows of a stream that teach its level and spread before it has a
+    score. Fewer leave the spread unsure and raise false alarms in a stream's first minutes."""
+    baseline_influence: Positive = 3.0
+    """With `baseline = "stream"`, largest deviation, in spreads, that a row counts with in level
+    and spread, so that a fault is not soon taken for normal."""
+    baseline_floor: Positive = 0.1
+    """With `baseline = "stream"`, smallest spread to divide by, relative to training's: keeps
+    faults visible where a stream is quieter than training was."""
     hold_rows: Count = 8
     """Longest run of missing values that is bridged with the last measured one."""
     clip: Positive = 10.0
@@ -73,3 +78,9 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError(
                 f"neighbours {self.neighbours} is more than bank_windows {self.bank_windows}"
             )
+
+    @property
+    def first_score_rows(self) -> int:
+        """Rows of a stream up to its first score, that row included."""
+        settling = self.baseline_settling_rows if self.baseline == "stream" else 1
+        return max(self.window_rows, settling)

@@ -152,11 +152,9 @@ def _pieces(recordings: Sequence[Recording], held_out: float) -> Iterator[Piece]
 
 def _rows_needed(config: AnomalyConfig) -> int:
     """Rows that suffice in one recording without gaps."""
-    past = config.window_rows - 1
-    return max(
-        math.ceil((LEAST_FIT_WINDOWS + past) / (1.0 - config.held_out)),
-        math.ceil((LEAST_HELD_OUT_WINDOWS + past) / config.held_out),
-    )
+    fit = LEAST_FIT_WINDOWS + config.first_score_rows - 1
+    held_out = LEAST_HELD_OUT_WINDOWS + config.window_rows - 1
+    return max(math.ceil(fit / (1.0 - config.held_out)), math.ceil(held_out / config.held_out))
 
 
 def _check_size(name: str, pieces: Sequence[Piece], config: AnomalyConfig) -> None:
@@ -168,11 +166,14 @@ def _check_size(name: str, pieces: Sequence[Piece], config: AnomalyConfig) -> No
             "give more rows, or a smaller window_rows by --config",
         )
     longest = max(len(piece.values) for piece in pieces)
-    if longest < config.window_rows:
+    if longest < config.first_score_rows:
         raise DataError(
             f"{name}: the longest segment has {longest} rows, wanted at least the "
-            f"{config.window_rows} of a window",
-            f"set window_rows = {longest} or smaller by --config" if longest >= 8 else "",
+            f"{config.first_score_rows} up to a first score",
+            f'set baseline = "training" and window_rows = {min(longest, config.window_rows)} or '
+            "smaller by --config"
+            if longest >= 8
+            else "",
         )
 
 
@@ -209,11 +210,10 @@ def _odd_rows(
             "before the first one"
         )
     typical = float(np.median([len(piece.values) for piece in pieces]))
-    if config.baseline == "stream" and typical < 2 * config.baseline_rows:
+    if config.baseline == "stream" and typical < 4 * config.first_score_rows:
         warnings.append(
-            f"segments of {typical:.0f} rows are short beside baseline_rows "
-            f"{config.baseline_rows:g}, and each begins without a baseline: consider "
-            'baseline = "training"'
+            f"of segments of {typical:.0f} rows, each spends {config.first_score_rows - 1} on "
+            'learning its baseline: consider baseline = "training"'
         )
     return warnings
 

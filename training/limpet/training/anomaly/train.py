@@ -238,7 +238,7 @@ def _finish(
     tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
     folder.write(WEIGHTS, save(tensors))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, rows=data.sample_rows)
+    np.savez_compressed(buffer, rows=data.sample_rows)
     folder.write(SAMPLE, buffer.getvalue())
     folder.write_record(record)
     folder.checkpoint.unlink(missing_ok=True)

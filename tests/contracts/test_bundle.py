@@ -1,0 +1,427 @@
+"""Bundles on disk: every kind of damage is refused by name, and writing is all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from limpet.contracts.bundle import (
+    GOLDEN,
+    MANIFEST,
+    MODEL,
+    Bundle,
+    check_free,
+    file_sha256,
+    read_bundle,
+    write_bundle,
+)
+from limpet.contracts.errors import BundleError, UsageError
+from limpet.contracts.manifest import encode_manifest
+from limpet.contracts.tensors import Array
+from tests.bundles import (
+    anomaly_bundle,
+    anomaly_manifest,
+    change_file,
+    change_manifest,
+    identity_bundle,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FILES = [MANIFEST, MODEL, GOLDEN]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return anomaly_bundle(tmp_path / "pump")
+
+
+def refusal(path: Path) -> BundleError:
+    """The error that reading raises, which always says where and what to do."""
+    with pytest.raises(BundleError) as caught:
+        read_bundle(path)
+    assert str(path) in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_bundle_that_was_written_is_read_back(bundle: Bundle) -> None:
+    assert read_bundle(bundle.path) == bundle
+    assert sorted(os.listdir(bundle.path)) == sorted(FILES)
+
+
+def test_the_manifest_holds_the_digest_of_every_other_file(bundle: Bundle) -> None:
+    assert bundle.manifest.files == {
+        name: file_sha256(bundle.path / name) for name in (MODEL, GOLDEN)
+    }
+
+
+def test_the_same_model_gives_the_same_bundle_byte_for_byte(tmp_path: Path) -> None:
+    first, second = anomaly_bundle(tmp_path / "a"), anomaly_bundle(tmp_path / "b")
+    for name in FILES:
+        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_anywhere_is_noticed(bundle: Bundle, name: str) -> None:
+    file = bundle.path / name
+    whole = file.read_bytes()
+    rng = random.Random(name)
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        file.write_bytes(damaged)
+        error = refusal(bundle.path)
+        assert str(file) in error.message
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_noticed(bundle: Bundle, name: str) -> None:
+    file = bundle.path / name
+    whole = file.read_bytes()
+    for length in (0, 1, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        assert str(file) in refusal(bundle.path).message
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(bundle: Bundle, name: str) -> None:
+    (bundle.path / name).unlink()
+    assert name in refusal(bundle.path).message
+
+
+@pytest.mark.parametrize("name", [MODEL, GOLDEN])
+def test_a_link_in_place_of_a_file_is_refused(bundle: Bundle, name: str, tmp_path: Path) -> None:
+    (bundle.path / name).rename(tmp_path / "elsewhere")
+    (bundle.path / name).symlink_to(tmp_path / "elsewhere")
+    assert f"lacks {name}" in refusal(bundle.path).message
+
+
+def test_a_file_that_the_manifest_does_not_list_is_named(bundle: Bundle) -> None:
+    (bundle.path / "notes.pkl").write_bytes(b"")
+    error = refusal(bundle.path)
+    assert "holds files its manifest does not list: notes.pkl" in error.message
+    assert "remove them" in error.hint
+
+
+def test_compiled_engines_are_no_part_of_what_is_verified(bundle: Bundle) -> None:
+    (bundle.path / "engines").mkdir()
+    (bundle.path / "engines" / "sm86.plan").write_bytes(b"plan")
+    assert read_bundle(bundle.path) == bundle
+
+
+@pytest.mark.parametrize("what", ["nothing", "a file", "an empty folder"])
+def test_what_is_no_bundle_says_how_to_make_one(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "model"
+    if what == "a file":
+        path.write_bytes(b"")
+    elif what == "an empty folder":
+        path.mkdir()
+    error = refusal(path)
+    assert f"{path} is not a bundle: cannot read manifest.json" in error.message
+    assert error.hint == "make one with: limpet export RUN --out BUNDLE"
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"PK\x03\x04", b"[" * 50_000, b"\x00" * 100])
+def test_a_manifest_that_is_none_is_named(bundle: Bundle, raw: bytes) -> None:
+    (bundle.path / MANIFEST).write_bytes(raw)
+    assert f"{bundle.path / MANIFEST} is not a valid manifest" in refusal(bundle.path).message
+
+
+def test_a_manifest_edited_by_hand_is_noticed_even_when_valid(bundle: Bundle) -> None:
+    file = bundle.path / MANIFEST
+    file.write_bytes(file.read_bytes().replace(b'"threshold": 3.0', b'"threshold": 9.0'))
+    assert "was changed after it was written" in refusal(bundle.path).message
+
+
+def test_a_manifest_with_a_field_more_in_a_step_is_noticed(bundle: Bundle) -> None:
+    file = bundle.path / MANIFEST
+    file.write_bytes(file.read_bytes().replace(b'"type": "clip"', b'"type": "clip", "extra": 1'))
+    assert str(file) in refusal(bundle.path).message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "sub/model.onnx",
+        "..",
+        ".",
+        "",
+        "./model.onnx",
+        MANIFEST,
+        "engines",
+        "nul\x00byte",
+        "long" * 200,
+    ],
+)
+def test_a_file_name_that_leaves_the_folder_is_refused(bundle: Bundle, name: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][name] = "0" * 64
+
+    change_manifest(bundle, change)
+    refusal(bundle.path)
+
+
+def drop(manifest: dict[str, Any], name: str) -> None:
+    del manifest["files"][name]
+
+
+def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
+    def change(manifest: dict[str, Any]) -> None:
+        at: Any = manifest
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: drop(m, MODEL), "manifest.json lists no model.onnx"),
+        (lambda m: drop(m, GOLDEN), "manifest.json lists no golden.npz"),
+        (put("schema_version", value=2), "has schema version 2, this limpet reads 1"),
+        (put("inputs", value=[]), "needs at least one input and one output"),
+        (put("outputs", value=[]), "needs at least one input and one output"),
+        (put("inputs", 0, "shape", value=["batch", 9, 2]), "do not fit the preprocessing"),
+        (put("inputs", 0, "shape", value=["batch", 8, 3]), "do not fit the preprocessing"),
+        (put("inputs", 0, "shape", value=[4, 8, 2]), "do not fit the preprocessing"),
+        (put("inputs", 0, "dtype", value="float16"), "do not fit the preprocessing"),
+        (put("inputs", 0, "name", value="x"), "golden.npz inputs: tensor 'x' is missing"),
+        (put("outputs", 1, "shape", value=["batch", 1]), "names no score of shape [batch]"),
+        (put("outputs", 0, "shape", value=["batch", 3]), "tensor 'embedding' has shape [5, 2]"),
+        (put("outputs", 0, "dtype", value="float64"), "'embedding' is float32, wanted float64"),
+        (put("preprocessing", value=None), "needs preprocessing"),
+        (put("preprocessing", "channels", value=[]), "needs at least one channel"),
+        (put("preprocessing", "channels", value=["a", "a"]), "wanted names that differ"),
+        (put("preprocessing", "rate_hz", value=0.0), "and a rate above 0"),
+        (put("preprocessing", "steps", value=[]), "must end with a window"),
+        (put("preprocessing", "steps", 0, "max_rows", value=-1), "hold_last.max_rows >= 0"),
+        (put("preprocessing", "steps", 1, "scale", value=[1.0, 0.0]), "2 positive scales"),
+        (put("preprocessing", "steps", 1, "mean", value=[0.0]), "2 positive scales"),
+        (put("preprocessing", "steps", 2, "limit", value=0.0), "clip.limit is 0, wanted > 0"),
+        (put("preprocessing", "steps", 3, "rows", value=0), "a window of at least one row"),
+        (put("preprocessing", "steps", 3, "hop", value=0), "a window of at least one row"),
+        (put("calibration", value=None), "needs a threshold"),
+        (put("calibration", "release_threshold", value=3.5), "needs a threshold"),
+        (put("decoding", value=None), "decoding names no score"),
+        (put("decoding", "score", value="distance"), "decoding names no score"),
+    ],
+)
+def test_a_sealed_manifest_that_contradicts_itself_is_refused(
+    bundle: Bundle, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    change_manifest(bundle, change)
+    assert message in refusal(bundle.path).message
+
+
+def npz(**arrays: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def golden_arrays(bundle: Bundle) -> dict[str, Array]:
+    with np.load(bundle.path / GOLDEN) as arrays:
+        return dict(arrays)
+
+
+def npy(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an archive", b"PK\x03\x04", npy(np.zeros(3)), npz(x=np.zeros(3)), npz()],
+    ids=["empty", "text", "magic", "npy", "other keys", "no keys"],
+)
+def test_golden_data_that_is_none_is_refused_though_sealed(bundle: Bundle, content: bytes) -> None:
+    change_file(bundle, GOLDEN, content)
+    assert str(bundle.path / GOLDEN) in refusal(bundle.path).message
+
+
+def test_golden_data_with_python_objects_is_refused(bundle: Bundle) -> None:
+    arrays = golden_arrays(bundle)
+    arrays["inputs/window"] = np.array([{"a": 1}], object)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    change_file(bundle, GOLDEN, buffer.getvalue())
+    assert "is not valid golden data: Object arrays cannot be loaded" in str(refusal(bundle.path))
+
+
+def test_sealed_golden_data_damaged_anywhere_never_ends_in_another_error(bundle: Bundle) -> None:
+    """A sender who seals what it damaged still meets typed errors only."""
+    whole = (bundle.path / GOLDEN).read_bytes()
+    rng = random.Random(1)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        change_file(bundle, GOLDEN, bytes(damaged[: rng.choice([len(whole), len(whole) // 2])]))
+        with contextlib.suppress(BundleError):  # some damage is to padding, and read all the same
+            read_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "message"),
+    [
+        ("inputs/window", np.zeros((5, 7, 2), np.float32), "wanted [batch, 8, 2]"),
+        ("inputs/window", np.zeros((5, 8, 2)), "is float64, wanted float32"),
+        ("inputs/other", np.zeros(1, np.float32), "unknown tensor 'other'"),
+        ("outputs/score", np.zeros((5, 1), np.float32), "has shape [5, 1], wanted [batch]"),
+        ("tolerances/score", np.zeros(2), "is not valid golden data"),
+        ("tolerances/score", np.array(np.inf), "wanted finite ones among"),
+        ("tolerances/scor", np.array(1.0), "wanted finite ones among"),
+        ("signal/rows", np.zeros((200, 3)), "which do not fit the manifest"),
+        ("signal/rows", np.zeros((200, 2), np.float32), "which do not fit the manifest"),
+        ("signal/scores", np.zeros(199, np.float32), "which do not fit the manifest"),
+        ("signal/scores", np.full(200, np.nan, np.float32), "which do not fit the manifest"),
+        ("signal/labels", np.zeros(200), "which do not fit the manifest"),
+        ("surprise/x", np.zeros(1), "is not valid golden data: 'surprise'"),
+    ],
+)
+def test_golden_data_that_does_not_fit_the_manifest_is_refused(
+    bundle: Bundle, key: str, array: Array, message: str
+) -> None:
+    change_file(bundle, GOLDEN, npz(**{**golden_arrays(bundle), key: array}))
+    error = refusal(bundle.path)
+    assert GOLDEN in error.message
+    assert message in error.message
+
+
+@pytest.mark.parametrize("key", ["inputs/window", "outputs/score", "signal/rows", "signal/scores"])
+def test_golden_data_that_lacks_an_array_is_refused(bundle: Bundle, key: str) -> None:
+    arrays = golden_arrays(bundle)
+    del arrays[key]
+    change_file(bundle, GOLDEN, npz(**arrays))
+    assert GOLDEN in refusal(bundle.path).message
+
+
+def test_golden_data_of_no_rows_proves_nothing_and_is_refused(bundle: Bundle) -> None:
+    arrays = {
+        key: array[:0] if key.startswith(("inputs", "outputs")) else array
+        for key, array in golden_arrays(bundle).items()
+    }
+    change_file(bundle, GOLDEN, npz(**arrays))
+    assert "holds empty arrays" in refusal(bundle.path).message
+
+
+def test_a_model_of_another_kind_needs_no_preprocessing(tmp_path: Path) -> None:
+    bundle = identity_bundle(tmp_path / "identity")
+    assert read_bundle(bundle.path).golden().signal_rows is None
+
+
+def contents(bundle: Bundle) -> dict[str, bytes]:
+    return {name: (bundle.path / name).read_bytes() for name in (MODEL, GOLDEN)}
+
+
+def test_an_existing_bundle_is_not_replaced_unasked(bundle: Bundle) -> None:
+    before = (bundle.path / MANIFEST).read_bytes()
+    with pytest.raises(UsageError, match="exists already") as caught:
+        write_bundle(bundle.path, anomaly_manifest(name="other"), contents(bundle))
+    assert "--force" in caught.value.hint
+    assert (bundle.path / MANIFEST).read_bytes() == before
+
+
+def test_force_replaces_a_bundle_and_its_compiled_engines(bundle: Bundle) -> None:
+    (bundle.path / "engines").mkdir()
+    write_bundle(bundle.path, anomaly_manifest(name="other"), contents(bundle), force=True)
+    assert read_bundle(bundle.path).manifest.name == "other"
+    assert sorted(os.listdir(bundle.path)) == sorted(FILES)
+    assert os.listdir(bundle.path.parent) == [bundle.path.name]
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder of other things"])
+def test_force_never_replaces_what_is_no_bundle(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "home"
+    if what == "a file":
+        path.write_bytes(b"thesis")
+    else:
+        path.mkdir()
+        (path / "thesis.tex").write_bytes(b"thesis")
+    with pytest.raises(UsageError, match="is not a bundle, so --force does not replace it"):
+        check_free(path, force=True)
+
+
+def test_force_takes_an_empty_folder(tmp_path: Path) -> None:
+    check_free(tmp_path, force=True)
+
+
+def test_missing_parent_folders_are_made(bundle: Bundle, tmp_path: Path) -> None:
+    written = write_bundle(tmp_path / "a" / "b", anomaly_manifest(), contents(bundle))
+    assert read_bundle(written.path) == written
+
+
+def test_what_is_not_valid_is_not_written(bundle: Bundle, tmp_path: Path) -> None:
+    files = {**contents(bundle), GOLDEN: b"nothing"}
+    with pytest.raises(BundleError, match="is not valid golden data"):
+        write_bundle(tmp_path / "new", anomaly_manifest(), files)
+    assert os.listdir(tmp_path) == [bundle.path.name]
+
+
+def test_an_error_half_way_leaves_nothing_behind(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+
+    def fail_at_second(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("limpet.contracts.bundle.os.fsync", fail_at_second)
+    before = encode_manifest(bundle.manifest)
+    for path, force in ((tmp_path / "new", False), (bundle.path, True)):
+        synced.clear()
+        with pytest.raises(OSError, match="No space left"):
+            write_bundle(path, anomaly_manifest(name="other"), contents(bundle), force=force)
+    assert os.listdir(tmp_path) == [bundle.path.name]
+    assert (bundle.path / MANIFEST).read_bytes() == before
+
+
+@pytest.mark.parametrize("fsync", [1, 2, 3])
+def test_a_kill_half_way_leaves_nothing_under_the_name(
+    bundle: Bundle, tmp_path: Path, fsync: int
+) -> None:
+    """The process ends as by `kill -9` when it has written so many files."""
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from pathlib import Path
+        from limpet.contracts import bundle
+
+        synced = []
+        def kill(descriptor):
+            synced.append(descriptor)
+            if len(synced) == {fsync}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        bundle.os.fsync = kill
+        source, target = map(Path, sys.argv[1:])
+        whole = bundle.read_bundle(source)
+        files = {{name: (source / name).read_bytes() for name in whole.manifest.files}}
+        bundle.write_bundle(target, whole.manifest, files)
+        """
+    )
+    target = tmp_path / "target"
+    done = subprocess.run([sys.executable, "-c", program, bundle.path, target], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not target.exists()
+    shutil.copytree(bundle.path, target)  # the name is free for the next attempt
+    read_bundle(target)
