@@ -63,7 +63,7 @@ def test_json_on_standard_output_replaces_the_text(here: Path) -> None:
         *("metrics", "warnings", "seconds"),
     }
     assert report["rate_hz"] == 5.0
-    assert report["calibration"]["false_alarm_rate"] == 0.01
+    assert report["calibration"]["false_alarm_rate"] == 0.05
 
 
 def test_options_win_over_the_configuration_file(here: Path) -> None:

@@ -25,7 +25,6 @@ from limpet.contracts.signals import (
 )
 from limpet.training.anomaly.config import AnomalyConfig
 
-
 LOCAL_ROWS = 256
 """Rows over which a channel's spread counts as local: without slow changes of its level."""
 

@@ -21,9 +21,13 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     operating point than in training raises no alarm; or the training rows' level and spread, so
     that a lasting deviation from them keeps its score (vibration, fixed set points, segments
     too short for a baseline of their own)."""
-    baseline_rows: Positive = 4096.0
+    baseline_rows: Positive = 256.0
     """With `baseline = "stream"`, time constant of level and spread: after so many rows, a new
     level is 63 % the normal one, were it not for `baseline_influence`."""
+    baseline_restart_rows: Annotated[int, msgspec.Meta(ge=256)] = 512
+    """With `baseline = "stream"`, training rows count as streams of about so many rows, each with a
+    start of its own: the encoder and the threshold must know what young baselines do to normal
+    rows, since every restart of a sensor or a server makes one."""
     baseline_settling_rows: Annotated[int, msgspec.Meta(ge=1, le=129)] = 96
     """With `baseline = "stream"`, rows of a stream that teach its level and spread before it has a
     score. Fewer leave the spread unsure and raise false alarms in a stream's first minutes."""
@@ -66,8 +70,9 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     held_out: Share = 0.25
     """Last part of the training rows, kept from all fitting, which sets the threshold."""
-    false_alarm_rate: Share = 0.01
-    """Share of normal rows that may reach the threshold."""
+    false_alarm_rate: Share = 0.05
+    """Share of normal rows that may reach the threshold. Windows overlap, so exceedances come in
+    clusters: of a few thousand held-out rows, the highest 1 % are often a single event."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Seed of weights, batches, injections and bank."""
 

@@ -90,7 +90,7 @@ def prepare_training(
         DataError: Too few rows, or a channel without any value or all channels constant.
     """
     used, warnings = _first_rows(recordings, train_rows)
-    pieces = list(_pieces(used, config.held_out))
+    pieces = list(_pieces(used, config))
     channels = list(used[0].channels)
     fit_rows = np.concatenate([piece.values[: piece.cut] for piece in pieces])
     _check_size(name, pieces, config)
@@ -139,15 +139,26 @@ def _first_rows(
     return [recording for recording in used if len(recording)], warnings
 
 
-def _pieces(recordings: Sequence[Recording], held_out: float) -> Iterator[Piece]:
+def _pieces(recordings: Sequence[Recording], config: AnomalyConfig) -> Iterator[Piece]:
     before = 0
     for recording in recordings:
-        cut = len(recording) - math.ceil(round(held_out * len(recording), 9))
+        cut = len(recording) - math.ceil(round(config.held_out * len(recording), 9))
         edges = [*recording.segments, len(recording)]
+        if config.baseline == "stream":
+            edges = _split_evenly(edges, config.baseline_restart_rows)
         for start, stop in itertools.pairwise(edges):
             values = recording.values[start:stop]
             yield Piece(values, min(max(cut - start, 0), stop - start), before + start)
         before += len(recording)
+
+
+def _split_evenly(edges: Sequence[int], rows: int) -> list[int]:
+    """Edges of segments, with further ones that cut each into equal parts of about `rows`."""
+    finer = [edges[0]]
+    for start, stop in itertools.pairwise(edges):
+        parts = max(1, round((stop - start) / rows))
+        finer += np.linspace(start, stop, parts + 1).round().astype(int)[1:].tolist()
+    return finer
 
 
 def _rows_needed(config: AnomalyConfig) -> int:

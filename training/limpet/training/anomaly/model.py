@@ -74,15 +74,25 @@ class _Block(nn.Module):
         )
 
 
+VIEWS = ("embedding", "window", "moments")
+"""What of a window is compared with the bank: see `AnomalyScorer`."""
+LEAST_SCALE = 1e-4
+"""Normal distances count as at least so large: on a perfectly regular stream, rounding is not."""
+
+
 class AnomalyScorer(nn.Module):
     """Encoder and score in one graph.
 
-    score = log(1 + d_embedding / s_embedding) + log(1 + d_window / s_window), where d is the mean
-    squared distance to the nearest bank members, in embedding space and of the windows
-    themselves, and s what normal windows reach in nine cases of ten. The embedding sees shape
-    and what channels do together; on the unit sphere distance is bounded, so the window's own
-    distance keeps a large deviation's score growing. Far from anything known, no square root
-    and no division by a small number makes the score jump.
+    score = sum over three views of log(1 + d / s), where d is the mean squared distance to the
+    nearest bank members and s what normal windows reach in nine cases of ten.
+
+    - `embedding` sees shape and what channels do together. On the unit sphere distance is bounded.
+    - `window` is the window itself, so that a large deviation's score keeps growing.
+    - `moments` are each channel's mean and standard deviation over the window. A small lasting
+      shift drowns in the other views: by one standard deviation in one of eight channels it
+      changes the windows' distance by less than noise does.
+
+    Far from anything known, no square root and no division by a small number makes the score jump.
 
     Args:
         encoder: The encoder, e outputs.
@@ -92,11 +102,6 @@ class AnomalyScorer(nn.Module):
         embedding: Size e of an embedding.
         neighbours: Nearest bank members to average.
     """
-
-    bank_window: Tensor
-    bank_embedding: Tensor
-    scale_window: Tensor
-    scale_embedding: Tensor
 
     def __init__(
         self,
@@ -111,10 +116,10 @@ class AnomalyScorer(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.neighbours = min(neighbours, bank_windows)
-        self.register_buffer("bank_window", torch.zeros(bank_windows, window_rows * channels))
-        self.register_buffer("bank_embedding", torch.zeros(bank_windows, embedding))
-        self.register_buffer("scale_window", torch.ones(()))
-        self.register_buffer("scale_embedding", torch.ones(()))
+        sizes = {"embedding": embedding, "window": window_rows * channels, "moments": 2 * channels}
+        for view in VIEWS:
+            self.register_buffer(f"bank_{view}", torch.zeros(bank_windows, sizes[view]))
+            self.register_buffer(f"scale_{view}", torch.ones(()))
 
     def forward(self, window: Tensor) -> tuple[Tensor, Tensor]:
         """Embeds and scores windows.
@@ -125,23 +130,29 @@ class AnomalyScorer(nn.Module):
         Returns:
             Unit embeddings (b, e) and scores (b,), at least 0; higher is stranger.
         """
-        embedding = self.encoder(window)
-        to_embedding, to_window = self.distances(window, embedding)
-        score = torch.log1p(to_embedding / self.scale_embedding) + torch.log1p(
-            to_window / self.scale_window
-        )
-        return embedding, score
+        views = self.views(window)
+        scores = [
+            torch.log1p(self.distance(view, values) / self.get_buffer(f"scale_{view}"))
+            for view, values in views.items()
+        ]
+        return views["embedding"], torch.stack(scores).sum(0)
 
-    def distances(self, window: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean squared distance to the nearest of the bank: of embeddings, of windows. (b,), (b,)
+    def views(self, window: Tensor) -> dict[str, Tensor]:
+        """What of windows is compared, by the names of `VIEWS`. (b, w, c) → (b, …)"""
+        mean = window.mean(1)  # (b, c)
+        deviation = (window - mean[:, None]).square().mean(1).add(1e-6).sqrt()  # (b, c)
+        # Averaged over w rows noise shrinks by their root: so it has unit size again.
+        root = float(window.shape[1]) ** 0.5
+        return {
+            "embedding": self.encoder(window),
+            "window": window.flatten(1),
+            "moments": torch.cat([mean, deviation], 1) * root,
+        }
 
-        The windows' distance is a mean over their values, so that it has the same size for any
-        number of rows and channels.
-        """
-        to_embedding = _nearest(squared_distances(embedding, self.bank_embedding), self.neighbours)
-        flat = window.flatten(1)  # (b, w * c)
-        to_window = _nearest(squared_distances(flat, self.bank_window), self.neighbours)
-        return to_embedding, to_window / self.bank_window.shape[1]
+    def distance(self, view: str, values: Tensor) -> Tensor:
+        """Mean squared distance to the nearest of the bank in one view, per dimension. (b,)"""
+        bank = self.get_buffer(f"bank_{view}")
+        return _nearest(squared_distances(values, bank), self.neighbours) / bank.shape[1]
 
     @torch.no_grad()
     def fill_bank(
@@ -156,21 +167,16 @@ class AnomalyScorer(nn.Module):
                 a new normal window is. (p, k)
             scale_quantile: Share of the probes that lie within one scale.
         """
-        self.bank_window.copy_(bank.flatten(1))
-        self.bank_embedding.copy_(self.encoder(bank))
-        pairs = (
-            (self.scale_embedding, self.encoder(probes), self.bank_embedding),
-            (self.scale_window, probes.flatten(1), self.bank_window),
-        )
-        for scale, values, members in pairs:
-            distances = squared_distances(values, members)
+        probed = self.views(probes)
+        for view, members in self.views(bank).items():
+            self.get_buffer(f"bank_{view}").copy_(members)
+            distances = squared_distances(probed[view], members)
             apart = distances.masked_fill(near, float("inf"))
             usable = torch.isfinite(apart).sum(1) >= self.neighbours
             distances = apart[usable] if bool(usable.any()) else distances
             reached = _nearest(distances, self.neighbours).quantile(scale_quantile)
-            if scale is self.scale_window:
-                reached = reached / members.shape[1]
-            scale.copy_(reached.clamp_min(1e-6))
+            least = (reached / members.shape[1]).clamp_min(LEAST_SCALE)
+            self.get_buffer(f"scale_{view}").copy_(least)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def command() -> None:
     "--false-alarm-rate",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Share of normal rows that may reach the threshold [default: 0.01].",
+    help="Share of normal rows that may reach the threshold [default: 0.05].",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 1000].")
