@@ -93,15 +93,15 @@ def _report(error: LimpetError) -> int:
 
 
 def _extra_for(error: ModuleNotFoundError) -> str | None:
-    """The extra that brings a missing module, that of the portion which wanted it first of all."""
+    """The extra that brings a missing module, preferably that of the command's own portion."""
     from limpet.runtime.extras import extra_of
 
-    wanted_by, traceback = "", error.__traceback__
-    while traceback is not None:
+    traceback, portion = error.__traceback__, ""
+    while traceback is not None and not portion:
         module = str(traceback.tb_frame.f_globals.get("__name__", ""))
-        wanted_by = module if module.startswith("limpet.") else wanted_by
+        if module.startswith("limpet.") and module != __name__:
+            portion = module.split(".")[1]
         traceback = traceback.tb_next
-    portion = wanted_by.split(".")[1] if wanted_by else ""
     return extra_of(error.name or "", portion)
 
 

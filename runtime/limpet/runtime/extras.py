@@ -5,7 +5,9 @@ The table is the distribution's own metadata, so it cannot differ from what pip 
 
 from __future__ import annotations
 
+import operator
 import re
+import sys
 from functools import cache
 from importlib import metadata
 
@@ -42,6 +44,22 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
+def satisfies(version: str, specifier: str) -> bool:
+    """Whether a version keeps the bounds of a specifier such as `>=0.17,<0.18`.
+
+    Only numbers are compared, which is all that our bounds consist of.
+    """
+
+    def numbers(text: str) -> tuple[int, ...]:
+        release = re.match(r"\d+(\.\d+)*", text)
+        parts = [int(part) for part in release[0].split(".")] if release else []
+        return tuple(parts + [0] * (4 - len(parts)))
+
+    compare = {">=": operator.ge, "<": operator.lt, "==": operator.eq, "!=": operator.ne}
+    bounds = re.findall(r"(>=|<|==|!=)\s*([\w.]+)", specifier)
+    return all(compare[sign](numbers(version), numbers(bound)) for sign, bound in bounds)
+
+
 def extra_of(module: str, portion: str = "") -> str | None:
     """Name of the extra that brings `module`, None where none does.
 
@@ -60,7 +78,5 @@ def extra_of(module: str, portion: str = "") -> str | None:
 
 def _is_for_older_python(marker: str) -> bool:
     """Whether a marker without an extra, as ours are (`python_version < '3.11'`), excludes us."""
-    import sys
-
     bound = re.search(r"python_version\s*<\s*['\"](\d+)\.(\d+)['\"]", marker)
     return bound is not None and sys.version_info[:2] >= (int(bound[1]), int(bound[2]))

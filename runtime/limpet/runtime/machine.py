@@ -10,7 +10,7 @@ from importlib.metadata import version
 def describe_machine() -> dict[str, str | int]:
     """Processor, cores, system and the versions of what serves."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count() or 0,
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
@@ -18,7 +18,7 @@ def describe_machine() -> dict[str, str | int]:
     }
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """The name that Linux knows, else the architecture."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

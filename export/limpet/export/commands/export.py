@@ -1,0 +1,61 @@
+"""`limpet export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+
+@click.command("export")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Bundle to write; its last part is the model's name.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32"]),
+    default="fp32",
+    show_default=True,
+    help="Number format of the graph.",
+)
+@click.option("--force", is_flag=True, help="Replace a bundle at --out.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON; - for standard output, where it replaces the text.",
+)
+def command(
+    run: Path, out: Path, precision: Literal["fp32"], force: bool, json_file: Path | None
+) -> None:
+    """Turn a RUN into a bundle for robots.
+
+    The model becomes ONNX, and ONNX Runtime has to compute from it what PyTorch computed, on normal
+    and anomalous windows and on raw rows. Where it does not, nothing is written and this exits
+    with 1.
+
+    --json writes: bundle (empty when nothing was written), name, space_id, precision, opset,
+    model_bytes, passed, and checks, a list of {name, measured, bound, passed}.
+    """
+    from limpet.contracts.reports import format_parity, write_json
+    from limpet.export.package import export_run
+
+    report = export_run(run, out, precision=precision, force=force)
+    if not write_json(json_file, report):
+        click.echo(format_parity(report.parity))
+        if report.passed:
+            click.echo(
+                f"bundle: {report.bundle} ({report.precision}, opset {report.opset}, "
+                f"{report.model_bytes / 1e6:.1f} MB of ONNX)"
+            )
+            click.echo(f"next: limpet verify {report.bundle}")
+    if not report.passed:
+        click.echo("error: ONNX Runtime differs from PyTorch; nothing was written", err=True)
+        raise click.exceptions.Exit(1)

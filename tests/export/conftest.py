@@ -1,0 +1,26 @@
+"""A small RUN of the real training code, made once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from limpet.training.anomaly.config import AnomalyConfig
+from limpet.training.anomaly.train import train_anomaly
+
+CONFIG = AnomalyConfig(window_rows=8, width=8, bank_windows=64, steps=4, batch=8, baseline_rows=32)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished RUN on 600 rows of two named channels at 10 Hz."""
+    folder = tmp_path_factory.mktemp("trained")
+    t = np.arange(600)
+    rng = np.random.default_rng(0)
+    values = np.stack([np.sin(t / 9), np.cos(t / 5)], axis=1) + rng.normal(0, 0.2, (600, 2))
+    names = np.array(["speed", "current"])
+    np.savez(folder / "normal.npz", values=values, channels=names, rate_hz=10.0)
+    train_anomaly(folder / "normal.npz", folder / "run", CONFIG, command="limpet train anomaly …")
+    return folder / "run"

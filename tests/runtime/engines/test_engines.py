@@ -1,0 +1,173 @@
+"""What every engine must do; each test runs over all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from onnx import helper
+
+from limpet.contracts.bundle import GOLDEN, MODEL, Bundle, write_bundle
+from limpet.contracts.errors import BundleError, EngineError
+from limpet.contracts.golden import Golden, check_golden
+from limpet.contracts.manifest import SCHEMA_VERSION, Manifest
+from limpet.contracts.tensors import DTYPES, TensorSpec
+from limpet.runtime.engines import ENGINES, open_engine
+from tests.bundles import (
+    OPSET,
+    anomaly_bundle,
+    change_file,
+    identity_bundle,
+    onnx_bytes,
+    tiny_scorer,
+)
+
+pytestmark = pytest.mark.parametrize("engine", ENGINES)
+
+
+def windows(batch: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.random.default_rng(batch).normal(size=(batch, 8, 2)).astype(np.float32)
+
+
+def test_it_says_which_engine_and_device_it_is(engine: str, tmp_path: Path) -> None:
+    opened = open_engine(identity_bundle(tmp_path / "identity"), engine)
+    assert opened.name in {"onnxruntime-cpu"}
+
+
+def test_it_passes_the_golden_check(engine: str, tmp_path: Path) -> None:
+    bundle = anomaly_bundle(tmp_path / "pump")
+    opened = open_engine(bundle, engine)
+    assert check_golden(bundle.golden(), bundle.manifest, opened.run).passed
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 256])
+def test_it_runs_any_batch(engine: str, tmp_path: Path, batch: int) -> None:
+    opened = open_engine(anomaly_bundle(tmp_path / "pump"), engine)
+    inputs = {"window": windows(batch)}
+    outputs = opened.run(inputs)
+    assert list(outputs) == ["embedding", "score"]
+    for name, wanted in tiny_scorer(inputs).items():
+        assert outputs[name].dtype == np.float32
+        np.testing.assert_allclose(outputs[name], wanted, rtol=1e-5)
+
+
+def test_what_it_returned_stays_as_it_was(engine: str, tmp_path: Path) -> None:
+    """Buffers are not handed out twice."""
+    opened = open_engine(identity_bundle(tmp_path / "identity"), engine)
+    first_in, second_in = np.ones((2, 4), np.float32), np.zeros((2, 4), np.float32)
+    first = opened.run({"x": first_in})["y"]
+    opened.run({"x": second_in})
+    first_in[:] = 5.0
+    np.testing.assert_array_equal(first, np.ones((2, 4)))
+
+
+def test_what_it_returned_may_be_changed(engine: str, tmp_path: Path) -> None:
+    opened = open_engine(identity_bundle(tmp_path / "identity"), engine)
+    inputs = {"x": np.ones((2, 4), np.float32)}
+    opened.run(inputs)["y"][:] = 7.0
+    np.testing.assert_array_equal(opened.run(inputs)["y"], np.ones((2, 4)))
+
+
+def test_it_takes_memory_that_may_only_be_read(engine: str, tmp_path: Path) -> None:
+    """Frames from the wire are not copied."""
+    opened = open_engine(identity_bundle(tmp_path / "identity"), engine)
+    x = np.frombuffer(np.arange(8, dtype="<f4").tobytes(), "<f4").reshape(2, 4)
+    assert not x.flags.writeable
+    np.testing.assert_array_equal(opened.run({"x": x})["y"], x)
+
+
+def test_it_gives_back_what_is_no_number(engine: str, tmp_path: Path) -> None:
+    opened = open_engine(identity_bundle(tmp_path / "identity"), engine)
+    x = np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32)
+    np.testing.assert_array_equal(opened.run({"x": x})["y"], x)
+
+
+def test_a_run_that_fails_is_typed_and_leaves_it_usable(engine: str, tmp_path: Path) -> None:
+    opened = open_engine(anomaly_bundle(tmp_path / "pump"), engine)
+    with pytest.raises(EngineError, match="failed"):
+        opened.run({"window": np.zeros((1, 9, 3), np.float32)})
+    assert opened.run({"window": windows(1)})["score"].shape == (1,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_it_carries_every_element_type(engine: str, tmp_path: Path, dtype: str) -> None:
+    x = TensorSpec(name="x", dtype=dtype, shape=["batch", 3])
+    y = TensorSpec(name="y", dtype=dtype, shape=["batch", 3])
+    values = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name="typed",
+        kind="custom",
+        space_id="",
+        inputs=[x],
+        outputs=[y],
+        opset=OPSET,
+    )
+    files = {
+        MODEL: onnx_bytes([helper.make_node("Identity", ["x"], ["y"])], [x], [y]),
+        GOLDEN: Golden(inputs={"x": values}, outputs={"y": values}, tolerances={}).encode(),
+    }
+    bundle = write_bundle(tmp_path / "typed", manifest, files)
+    returned = open_engine(bundle, engine).run({"x": values})["y"]
+    assert returned.dtype == values.dtype
+    np.testing.assert_array_equal(returned, values)
+
+
+def test_a_model_that_is_none_is_refused_by_the_name_of_its_file(
+    engine: str, tmp_path: Path
+) -> None:
+    bundle = identity_bundle(tmp_path / "identity")
+    change_file(bundle, MODEL, b"no graph")
+    with pytest.raises(EngineError, match=f"cannot load {bundle.model_path}") as caught:
+        open_engine(bundle, engine)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ({"name": "input"}, {}, r"the graph's inputs are \['input'\], the manifest says \['x'\]"),
+        ({}, {"name": "out"}, r"the graph's outputs are \['out'\], the manifest says \['y'\]"),
+        ({"shape": ["batch", 5]}, {"shape": ["batch", 5]}, r"input x float32 \['batch', 5\]"),
+        ({"shape": [3, 4]}, {"shape": [3, 4]}, r"input x float32 \[3, 4\]"),
+        ({"shape": ["batch", 4, 1]}, {"shape": ["batch", 4, 1]}, "the graph has input x float32"),
+        ({"dtype": "float16"}, {"dtype": "float16"}, "the graph has input x float16"),
+    ],
+)
+def test_a_graph_that_is_not_what_the_manifest_states_is_refused(
+    engine: str, tmp_path: Path, x: dict[str, Any], y: dict[str, Any], message: str
+) -> None:
+    bundle = identity_bundle(tmp_path / "identity")
+    inside, outside = (
+        TensorSpec(**{"dtype": "float32", "shape": ["batch", 4], "name": name, **changes})
+        for name, changes in (("x", x), ("y", y))
+    )
+    node = helper.make_node("Identity", [inside.name], [outside.name])
+    change_file(bundle, MODEL, onnx_bytes([node], [inside], [outside]))
+    with pytest.raises(BundleError, match=message) as caught:
+        open_engine(bundle, engine)
+    assert str(bundle.path) in caught.value.message
+
+
+def test_outputs_in_another_order_are_refused(engine: str, tmp_path: Path) -> None:
+    bundle = anomaly_bundle(tmp_path / "pump")
+    swapped = msgspec.structs.replace(bundle.manifest, outputs=bundle.manifest.outputs[::-1])
+    with pytest.raises(BundleError, match="the graph's outputs are"):
+        open_engine(Bundle(bundle.path, swapped), engine)
+
+
+def test_threads_do_not_change_the_result(engine: str, tmp_path: Path) -> None:
+    bundle = anomaly_bundle(tmp_path / "pump")
+    inputs = {"window": windows(64)}
+    one, two = (open_engine(bundle, engine, threads).run(inputs) for threads in (1, 2))
+    for name, array in one.items():
+        np.testing.assert_allclose(array, two[name], rtol=1e-6)
+
+
+def test_an_engine_of_a_name_like_it_is_refused_with_the_known(engine: str, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=f"unknown engine '{engine}x'") as caught:
+        open_engine(identity_bundle(tmp_path / "identity"), f"{engine}x")
+    assert caught.value.hint == "known: auto, onnxruntime"
