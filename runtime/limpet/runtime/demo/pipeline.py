@@ -1,0 +1,306 @@
+"""The demo's stages, from recordings to a report: each is what a user would type."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from limpet.contracts.messages import Alert
+from limpet.contracts.scores_file import read_scores
+from limpet.runtime.demo.children import Child, ChildError, Children
+from limpet.runtime.demo.console import Console
+from limpet.runtime.demo.folder import DemoFolder
+from limpet.runtime.demo.report import DemoReport, StreamReport
+from limpet.runtime.demo.results import (
+    Streamed,
+    Trained,
+    Verified,
+    group_notes,
+    make_track,
+    read_result,
+)
+from limpet.runtime.demo.robot import RATE_HZ, RobotReport
+from limpet.runtime.demo.sources import Source
+from limpet.runtime.demo.timeline import Track, draw_timeline
+from limpet.runtime.demo.watch import Watch
+
+STAGES = 5
+STEPS = 1000
+"""Training steps, some twenty seconds of one core."""
+FALSE_ALARM_RATE = 0.01
+"""Fewer alerts than the default's: the recordings are long, and a person reads along."""
+STREAM_S = 30.0
+"""Seconds in which a recording is streamed, unless the user names a speed."""
+READY_S = 60.0
+ROBOT_ROWS = 512
+
+
+class Pipeline:
+    """One run of the demo.
+
+    Args:
+        sources: What is trained on and streamed.
+        folder: Where everything goes.
+        children: Runs the processes.
+        console: Says what happens.
+        speed: Times real time, or `max`; None streams each recording in `STREAM_S`.
+        steps: Training steps.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        folder: DemoFolder,
+        children: Children,
+        console: Console,
+        *,
+        speed: str | None = None,
+        steps: int = STEPS,
+    ) -> None:
+        self._sources, self._folder, self._children = sources, folder, children
+        self._console, self._speed, self._steps = console, speed, steps
+        self._width = max(len(source.name) for source in sources)
+        self._trained: dict[str, Trained] = {}
+        self.endpoint = ""
+        """Where the server listens, once it does."""
+        self.server: Child | None = None
+
+    def run(self) -> DemoReport:
+        """Runs all stages; the server is left running.
+
+        Raises:
+            ChildError: A process failed.
+            LimpetError: A recording cannot be used.
+        """
+        began_s = time.monotonic()
+        self._train()
+        self._export()
+        self._verify()
+        self._serve()
+        with Watch(self.endpoint, self._sources, self._console, self._folder.alerts) as watch:
+            failures, robot, dropped = self._stream(watch)
+            alerts = watch.alerts
+        tracks = [self._track(source, alerts) for source in self._sources]
+        draw_timeline(self._folder.timeline, tracks)
+        streams = [track.report for track in tracks]
+        failures += find_failures(streams, robot, dropped)
+        report = DemoReport(
+            passed=not failures,
+            failures=failures,
+            seconds=round(time.monotonic() - began_s, 3),
+            stage_s=self._console.stage_s,
+            streams=streams,
+            alerts=len(alerts),
+            robot=robot,
+            dropped=dropped,
+            timeline=str(self._folder.timeline),
+        )
+        self._folder.summary.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        return report
+
+    def _train(self) -> None:
+        with self._console.stage("train", "an encoder learns what normal looks like"):
+            children = [
+                self._children.limpet(
+                    f"train-{source.name}", "train", "anomaly", "--data", source.path,
+                    "--train-rows", str(source.first_row), "--steps", str(self._steps),
+                    "--false-alarm-rate", str(FALSE_ALARM_RATE),
+                    "--out", self._folder.run(source.name),
+                    "--json", self._log("train", source), *source.options,
+                )
+                for source in self._sources
+            ]  # fmt: skip
+            self._wait(children)
+            for source in self._sources:
+                trained = read_result(self._log("train", source), Trained)
+                self._trained[source.name] = trained
+                threshold = trained.calibration
+                self._fact(
+                    source,
+                    f"{source.first_row:,} rows, {self._steps} steps; threshold "
+                    f"{threshold.threshold:.2f}, which {threshold.false_alarm_rate:.1%} of "
+                    f"{threshold.held_out_rows} held-out normal rows reach",
+                )
+                for note in group_notes(trained.warnings):
+                    self._fact(source, f"note: {note}", dim=True)
+
+    def _export(self) -> None:
+        with self._console.stage("export", "one folder with everything that a robot needs"):
+            self._wait(
+                [
+                    self._children.limpet(
+                        f"export-{source.name}", "export", self._folder.run(source.name),
+                        "--out", self._folder.bundle(source.name),
+                    )
+                    for source in self._sources
+                ]
+            )  # fmt: skip
+            for source in self._sources:
+                bundle = self._folder.bundle(source.name)
+                size = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
+                self._fact(source, f"{bundle}, {size / 1e6:.1f} MB")
+
+    def _verify(self) -> None:
+        with self._console.stage("verify", "this machine computes what training computed"):
+            self._wait(
+                [
+                    self._children.limpet(
+                        f"verify-{source.name}", "verify", self._folder.bundle(source.name),
+                        "--json", self._log("verify", source),
+                    )
+                    for source in self._sources
+                ]
+            )  # fmt: skip
+            for source in self._sources:
+                verified = read_result(self._log("verify", source), Verified)
+                self._fact(source, f"{len(verified.checks)} checks passed on {verified.engine}")
+
+    def _serve(self) -> None:
+        with self._console.stage("serve", "one server for all encoders"):
+            self._folder.config.write_text(_config(self._sources), encoding="utf-8")
+            self.server = self._children.limpet("serve", "serve", self._folder.config)
+            self._show([self.server])
+            ready = self._children.wait_for_line(self.server, "ready ", READY_S)
+            self.endpoint = ready.split()[0]
+            self._console.fact(f"listening on {self.endpoint}")
+
+    def _stream(self, watch: Watch) -> tuple[list[str], RobotReport, dict[str, int]]:
+        """Plays the recordings; what failed, what the robot met, what the server dropped."""
+        what = f"sensors play what follows, a robot asks for embeddings {RATE_HZ:g} times a second"
+        with self._console.stage("stream", what):
+            robot = self._start_robot()
+            sensors = [self._start_sensor(source) for source in self._sources]
+            self._show(sensors)
+
+            def step() -> None:
+                assert self.server is not None
+                self.server.check_alive()
+                robot.check_alive()
+                watch.step()
+
+            self._children.wait(sensors, step, every_s=0.0)
+            watch.finish()
+            status = watch.status()
+            self._children.stop(robot)
+        dropped = {
+            name.removeprefix("dropped."): count
+            for name, count in status.counters.items()
+            if name.startswith("dropped.")
+        }
+        failures = []
+        if [alert.sequence for alert in watch.alerts] != list(range(1, len(watch.alerts) + 1)):
+            failures.append("alerts did not arrive each once and in order")
+        return failures, read_result(self._folder.logs / "robot.json", RobotReport), dropped
+
+    def _start_robot(self) -> Child:
+        rows = {}
+        for source in self._sources:
+            values = source.recording.values[-ROBOT_ROWS:]
+            rows[source.name] = np.where(np.isfinite(values), values, 0.0).astype(np.float32)
+        np.savez(self._folder.logs / "robot_rows.npz", **rows)  # type: ignore[arg-type]
+        robot = self._children.start(
+            "robot", "limpet.runtime.demo.robot", self.endpoint,
+            self._folder.logs / "robot_rows.npz", self._folder.logs / "robot.json",
+        )  # fmt: skip
+        self._children.wait_for_line(robot, "ready", READY_S)
+        return robot
+
+    def _start_sensor(self, source: Source) -> Child:
+        seconds = len(source.streamed) / source.streamed.rate_hz
+        speed = self._speed or f"{max(1.0, seconds / STREAM_S):.6g}"
+        return self._children.limpet(
+            f"sensor-{source.name}", "stream", source.path, "--to", self.endpoint,
+            "--stream", source.name, "--speed", speed, "--from-row", str(source.first_row),
+            "--out", self._folder.scores(source.name),
+            "--json", self._log("stream", source), *source.options,
+        )  # fmt: skip
+
+    def _track(self, source: Source, alerts: Sequence[Alert]) -> Track:
+        return make_track(
+            source,
+            self._trained[source.name],
+            read_result(self._log("stream", source), Streamed),
+            read_scores(self._folder.scores(source.name)),
+            [alert for alert in alerts if alert.stream == source.name],
+        )
+
+    def _show(self, children: Sequence[Child]) -> None:
+        """What a user would type for the same."""
+        for child in children:
+            text = shlex.join(child.arguments)
+            for source in self._sources:
+                text = text.replace(str(source.path), source.shortest_path)
+            typed = re.sub(r" --json \S+", "", text)
+            self._console.fact(f"$ limpet {typed}", dim=True)
+
+    def _wait(self, children: Sequence[Child]) -> None:
+        self._show(children)
+
+        def show() -> None:
+            steps = {c.name: re.search(r"\d+/\d+ .*", c.last_line()) for c in children}
+            shown = [
+                f"{name.removeprefix('train-')} {found[0]}"
+                for name, found in steps.items()
+                if found
+            ]
+            if shown:
+                self._console.status("   ".join(shown))
+
+        self._children.wait(children, show)
+
+    def _fact(self, source: Source, text: str, *, dim: bool = False) -> None:
+        self._console.fact(f"{source.name:<{self._width}}  {text}", dim=dim)
+
+    def _log(self, what: str, source: Source) -> Path:
+        return self._folder.logs / f"{what}-{source.name}.json"
+
+
+def find_failures(
+    streams: Sequence[StreamReport], robot: RobotReport, dropped: Mapping[str, int]
+) -> list[str]:
+    """What did not work, one sentence each. A fault that was not detected is no failure."""
+    failures = [
+        f"{stream.name}: {stream.acknowledged} of {stream.rows} rows acknowledged"
+        for stream in streams
+        if stream.acknowledged != stream.rows
+    ]
+    # A stale answer is the server keeping its word to the robot; everything else is a loss.
+    failures += [
+        f"the server dropped {count}: {reason}"
+        for reason, count in dropped.items()
+        if count and not reason.startswith("stale_")
+    ]
+    if robot.failed or not robot.answered:
+        failures.append(f"robot: {robot.failed} of {robot.requests} requests failed")
+    return failures
+
+
+def stop_server(pipeline: Pipeline, children: Children) -> list[str]:
+    """Tells the server to stop, and says what went wrong with that."""
+    assert pipeline.server is not None
+    try:
+        children.stop(pipeline.server)
+    except ChildError as error:
+        return [error.message]
+    return []
+
+
+def _config(sources: Sequence[Source]) -> str:
+    tables = [
+        '[server]\nname = "demo"\nlisten = ["tcp://127.0.0.1:0"]  # 0 takes a free port\n'
+        'publish = ["tcp://127.0.0.1:0"]\nstate_dir = "state"\n'
+    ]
+    tables += [
+        f'[[models]]\nname = "{source.name}"\nbundle = "bundles/{source.name}"\n'
+        for source in sources
+    ]
+    tables += [
+        f'[[streams]]\nmatch = "{source.name}"\nmodel = "{source.name}"\n' for source in sources
+    ]
+    return "\n".join([*tables, '[[streams]]  # any other: say which --model\nmatch = "*"\n'])
