@@ -1,0 +1,51 @@
+"""The README's commands and its Python example work as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def block(language: str) -> str:
+    """The README's only block of a language."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.timeout(300)
+def test_the_four_jobs_and_the_python_example_run_as_the_readme_says(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "robot_configs", tmp_path / "robot_configs")
+    (tmp_path / "runtime").symlink_to(REPOSITORY / "runtime")
+    (tmp_path / "node.py").write_text(block("python"))
+    # Fewer training steps than a user takes, to be quick; nothing else differs.
+    commands = block("sh").replace("limpet train anomaly", "limpet train anomaly --steps 100")
+    script = (
+        f"set -e\ntrap 'kill %1' EXIT\n{commands}\npython node.py\nkill %1\nwait %1\ntrap - EXIT\n"
+    )
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "22695 of 22695 rows acknowledged" in done.stdout
+    assert "computes what training computed" in done.stdout
+    assert "600 rows acknowledged, each once" in done.stdout
+    assert re.search(r"press-4: open", done.stdout)
+    assert re.search(r"^open \d+", done.stdout, re.MULTILINE)
+    assert done.stdout.rstrip().endswith("stopped")
