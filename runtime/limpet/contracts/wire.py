@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
-from limpet.contracts.errors import VersionError, WireError
+from limpet.contracts.errors import TensorError, VersionError, WireError
 from limpet.contracts.messages import (
     MAX_TENSORS,
     VERSION,
@@ -118,7 +118,7 @@ def _decode(
         raise WireError(f"header of {len(frames[0])} bytes, at most {max_bytes} are read")
     try:
         message = decoder.decode(frames[0])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TensorError) as error:
         _check_version(frames[0])
         raise WireError(f"header: {error}") from error
     if message.v != VERSION:

@@ -24,6 +24,8 @@ from limpet.runtime.client import Connection, same_transport
 
 SILENT_AFTER_BEATS = 3
 ASK_AGAIN_S = 0.5
+PING_EVERY_S, PING_TIMEOUT_S = 2.0, 6.0
+"""ZeroMQ's own heartbeats, which find a connection dead that nobody closed."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class AlertFeed:
     Args:
         endpoint: The server's request endpoint; its welcome names the publishing one.
         since: Number of the last alert already known; None starts with the next one.
+        log_id: The log that number is of, as its alert said; empty where that is not known. Where
+            the server keeps another one, a `LogReplaced` comes first.
         timeout_s: Longest wait for the server's welcome.
 
     Raises:
@@ -63,7 +67,9 @@ class AlertFeed:
         WireError: The server publishes on no endpoint that can be reached from here.
     """
 
-    def __init__(self, endpoint: str, since: int | None = None, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, endpoint: str, since: int | None = None, timeout_s: float = 10.0, log_id: str = ""
+    ) -> None:
         self._connection = Connection(endpoint, "alerts")
         self._context = zmq.Context()
         try:
@@ -72,6 +78,10 @@ class AlertFeed:
             self._subscriber.setsockopt(zmq.LINGER, 0)
             self._subscriber.setsockopt(zmq.RECONNECT_IVL, 50)
             self._subscriber.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+            # A subscriber sends nothing, so that without these it would never notice a server that
+            # lost its power, and wait on the dead connection for ever.
+            self._subscriber.setsockopt(zmq.HEARTBEAT_IVL, round(PING_EVERY_S * 1000))
+            self._subscriber.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(PING_TIMEOUT_S * 1000))
             self._subscriber.setsockopt(zmq.RCVHWM, 10_000)
             for topic in (messages.ALERT_TOPIC, messages.HEARTBEAT_TOPIC):
                 self._subscriber.setsockopt(zmq.SUBSCRIBE, topic)
@@ -80,9 +90,9 @@ class AlertFeed:
         except Exception:
             self.close()
             raise
-        self._log_id = page.log_id
+        self._log_id = log_id or page.log_id
         self.last = page.last if since is None else since
-        self._newest = page.last
+        self._in_doubt = page.last != self.last or page.log_id != self._log_id
         self._beat_s, self._interval_s, self._silent = time.monotonic(), 1.0, False
 
     def __enter__(self) -> AlertFeed:
@@ -116,7 +126,7 @@ class AlertFeed:
                 return
 
     def _next(self) -> Iterator[Event]:
-        if self._newest > self.last:
+        if self._in_doubt:
             yield from self._catch_up()
         if self._subscriber.poll(100, zmq.POLLIN):
             try:
@@ -131,38 +141,34 @@ class AlertFeed:
 
     def _take(self, published: messages.Published) -> Iterator[Event]:
         self._beat_s = time.monotonic()
-        if published.log_id != self._log_id:
-            yield from self._replace_log(published.log_id)
         if isinstance(published, Heartbeat):
             self._interval_s = published.interval_s
-            self._newest = max(self._newest, published.last_alert)
             if self._silent:
                 self._silent = False
                 yield ServerBack(published.server)
-            return
-        self._newest = max(self._newest, published.sequence)
-        if published.sequence == self.last + 1:  # otherwise known already, or there is a gap
-            self.last = published.sequence
+        ours = published.log_id == self._log_id  # else the log was replaced, or this is from before
+        newest = published.last_alert if isinstance(published, Heartbeat) else published.sequence
+        if isinstance(published, Alert) and ours and newest == self.last + 1:
+            self.last = newest
             yield published
+        elif newest > self.last or not ours:
+            self._in_doubt = True
 
     def _catch_up(self) -> Iterator[Event]:
-        """Asks for what lies between the last alert given out and the newest known."""
-        while self._newest > self.last:
+        """Asks the log itself for what follows the last alert given out."""
+        while self._in_doubt:
             try:
                 page = self._ask(self.last, ASK_AGAIN_S)
             except (RequestError, WireError):
                 return  # not now: the next round tries again
-            if page.log_id != self._log_id:
-                yield from self._replace_log(page.log_id)
+            if page.log_id != self._log_id or page.last < self.last:
+                self._log_id, self.last = page.log_id, 0
+                yield LogReplaced(page.log_id)
                 continue
-            self._newest = page.last
             for alert in page.alerts:
                 self.last = alert.sequence
                 yield alert
-
-    def _replace_log(self, log_id: str) -> Iterator[Event]:
-        self._log_id, self.last, self._newest = log_id, 0, 1
-        yield LogReplaced(log_id)
+            self._in_doubt = bool(page.alerts) and self.last < page.last
 
     def _ask(self, since: int, timeout_s: float) -> messages.AlertPage:
         page, _ = self._connection.request(

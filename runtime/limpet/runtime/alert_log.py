@@ -4,6 +4,7 @@ acknowledged survives a power loss.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import sqlite3
 import threading
@@ -44,37 +45,46 @@ class AlertLog:
 
     def __init__(self, path: Path, on_append: Callable[[Sequence[Alert]], None]) -> None:
         self._path, self._on_append = path, on_append
-        self._lock = threading.Lock()
+        self._lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._open_incidents: dict[str, Alert] = {}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = path.with_suffix(".lock").open("w")
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.executescript(_SCHEMA)
-            if self._db.execute("SELECT count(*) FROM log").fetchone()[0] == 0:
-                self._db.execute("INSERT INTO log VALUES (?)", (uuid.uuid4().hex,))
-            self.log_id: str = self._db.execute("SELECT id FROM log").fetchone()[0]
-            self._last: int = self._db.execute(
-                "SELECT coalesce(max(sequence), 0) FROM alerts"
-            ).fetchone()[0]
-            newest = self._db.execute(
-                "SELECT body FROM alerts WHERE sequence IN "
-                "(SELECT max(sequence) FROM alerts GROUP BY incident) AND event != 'close'"
-            ).fetchall()
-            self._open_incidents: dict[str, Alert] = {}
-            self._note([_decoder.decode(body) for (body,) in newest])
+            with contextlib.ExitStack() as opened:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock_file = opened.enter_context(path.with_suffix(".lock").open("w"))
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._db = opened.enter_context(_connect(path))
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.executescript(_SCHEMA)
+                # Reading has a connection of its own: it need not wait for the disk to sync.
+                self._reader = opened.enter_context(_connect(path))
+                self._load()
+                self._opened = opened.pop_all()
         except BlockingIOError as error:
             raise AlertLogError(
                 f"alert log {path} is in use by another server",
                 "stop that server, or give this one another state_dir",
             ) from error
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, msgspec.DecodeError) as error:
             raise AlertLogError(
                 f"alert log {path} cannot be opened: {error}",
                 "check the folder's permissions and free space; move a damaged file away",
             ) from error
+
+    def _load(self) -> None:
+        """Reads the log's id, where it ends, and the incidents that are open."""
+        if self._db.execute("SELECT count(*) FROM log").fetchone()[0] == 0:
+            self._db.execute("INSERT INTO log VALUES (?)", (uuid.uuid4().hex,))
+        self.log_id: str = self._db.execute("SELECT id FROM log").fetchone()[0]
+        self._last: int = self._db.execute(
+            "SELECT coalesce(max(sequence), 0) FROM alerts"
+        ).fetchone()[0]
+        newest = self._db.execute(
+            "SELECT body FROM alerts WHERE sequence IN "
+            "(SELECT max(sequence) FROM alerts GROUP BY incident) AND event != 'close' "
+            "ORDER BY sequence"
+        ).fetchall()
+        self._note([_decoder.decode(body) for (body,) in newest])
 
     @property
     def last(self) -> int:
@@ -110,7 +120,10 @@ class AlertLog:
                         ],
                     )
             except sqlite3.Error as error:
-                raise AlertLogError(f"alert log {self._path} cannot be written: {error}") from error
+                raise AlertLogError(
+                    f"alert log {self._path} cannot be written: {error}",
+                    "check the disk's free space: nothing is acknowledged until it can be",
+                ) from error
             self._last += len(alerts)
             self._note(alerts)
             self._on_append(alerts)
@@ -124,13 +137,20 @@ class AlertLog:
                 self._open_incidents[alert.stream] = alert
 
     def since(self, sequence: int, limit: int) -> list[Alert]:
-        """The first `limit` alerts with a number greater than `sequence`, ascending."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT body FROM alerts WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                (sequence, limit),
-            ).fetchall()
-        return [_decoder.decode(body) for (body,) in rows]
+        """The first `limit` alerts with a number greater than `sequence`, ascending.
+
+        Raises:
+            AlertLogError: They cannot be read.
+        """
+        try:
+            with self._read_lock:
+                rows = self._reader.execute(
+                    "SELECT body FROM alerts WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                    (sequence, limit),
+                ).fetchall()
+            return [_decoder.decode(body) for (body,) in rows]
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise AlertLogError(f"alert log {self._path} cannot be read: {error}") from error
 
     def open_incident(self, stream: str) -> Alert | None:
         """Newest alert of the stream's incident that no `close` has ended yet."""
@@ -138,6 +158,9 @@ class AlertLog:
 
     def close(self) -> None:
         """Closes the database; every alert in it is durable already."""
-        with self._lock:
-            self._db.close()
-            self._lock_file.close()
+        with self._lock, self._read_lock:
+            self._opened.close()
+
+
+def _connect(path: Path) -> contextlib.closing[sqlite3.Connection]:
+    return contextlib.closing(sqlite3.connect(path, check_same_thread=False, isolation_level=None))

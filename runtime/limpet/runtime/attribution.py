@@ -15,6 +15,8 @@ from limpet.contracts.signals import Float32
 
 LARGEST = 8
 """Channels that an alert names at most."""
+_AT_ONCE = 64
+"""Channels occluded in one call: a window of thousands is large, and each channel takes a copy."""
 
 
 def attribute_channels(
@@ -31,11 +33,13 @@ def attribute_channels(
         The `LARGEST` channels, largest share first. Where no channel's removal lowers the score,
         shares follow the channels' mean distance from normal instead.
     """
-    occluded = np.repeat(window[None], len(channels) + 1, axis=0)  # (c + 1, w, c)
-    diagonal = np.arange(len(channels))
-    occluded[diagonal, :, diagonal] = 0.0  # the last window stays whole
-    scores = score_windows(occluded)
-    parts = np.maximum(scores[-1] - scores[:-1], 0.0)
+    whole = score_windows(window[None])  # (1,)
+    parts = np.empty(len(channels), np.float32)
+    for start in range(0, len(channels), _AT_ONCE):
+        some = np.arange(start, min(start + _AT_ONCE, len(channels)))  # (k,)
+        occluded = np.repeat(window[None], len(some), axis=0)  # (k, w, c)
+        occluded[some - start, :, some] = 0.0
+        parts[some] = np.maximum(whole - score_windows(occluded), 0.0)
     if not parts.sum() > 0.0:
         parts = np.abs(window).mean(axis=0)
     total = float(parts.sum())

@@ -9,6 +9,7 @@ A client belongs to one thread.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from limpet.contracts import messages
 from limpet.contracts.clock import Clock
@@ -51,8 +53,14 @@ class Connection:
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        # Messages wait for a connection here, not in a socket that may never get one.
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.SNDHWM, 64)
+        # Requests wait for a connection here, not in a socket that may never get one. The monitor
+        # tells; `zmq.IMMEDIATE` would too, but it throws replies that nobody has read yet away
+        # when their connection ends, and with them the last ones of a server that stops.
+        self._monitor = self._socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        self._connected = False
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
@@ -69,7 +77,7 @@ class Connection:
         """Called with replies that `request` meets while it waits for its own."""
         self._clock = Clock()
         self._clock_offset_ns = 0
-        self._clock_measured_s = -CLOCK_EVERY_S
+        self._clock_measured_s: float | None = None
         self._last_id = 0
 
     def close(self) -> None:
@@ -85,33 +93,37 @@ class Connection:
         """Sends a request as soon as the server is connected.
 
         Raises:
-            RequestTimeoutError: It was not until `deadline_s` (monotonic).
+            RequestTimeoutError: It was not until `deadline_s` (monotonic), or the server has not
+                taken those before.
         """
         frames = encode(request, tensors)
-        while True:
-            try:
-                self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
-                return
-            except zmq.Again:
-                if not self._poll(zmq.POLLOUT, deadline_s):
-                    raise RequestTimeoutError(
-                        f"no server at {self.endpoint}",
-                        "start one with: limpet serve CONFIG",
-                    ) from None
+        while not self._is_connected():
+            if not _poll(self._monitor, zmq.POLLIN, deadline_s):
+                raise RequestTimeoutError(
+                    f"no server at {self.endpoint}", "start one with: limpet serve CONFIG"
+                )
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            if not _poll(self._socket, zmq.POLLOUT, deadline_s):
+                raise RequestTimeoutError(f"{self.endpoint} takes no more requests") from None
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+
+    def _is_connected(self) -> bool:
+        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            event = recv_monitor_message(self._monitor)["event"]
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        return self._connected
 
     def receive(self, deadline_s: float) -> tuple[Reply, Tensors] | None:
         """The next reply, or None where none came until `deadline_s` (monotonic)."""
-        while self._poll(zmq.POLLIN, deadline_s):
+        while _poll(self._socket, zmq.POLLIN, deadline_s):
             frames = self._socket.recv_multipart(copy=False)
             try:
                 return decode_reply([frame.buffer for frame in frames])
             except WireError:
                 continue  # an id that cannot be read belongs to no request of ours
         return None
-
-    def _poll(self, flags: int, deadline_s: float) -> bool:
-        timeout_ms = max(0, round((deadline_s - time.monotonic()) * 1000))
-        return bool(self._socket.poll(timeout_ms, flags))
 
     def request(
         self,
@@ -138,7 +150,8 @@ class Connection:
                 return reply, outputs
             raise as_error(reply)
         raise RequestTimeoutError(
-            f"no reply from {self.endpoint} to {type(request).__name__} within {timeout_s:g} s"
+            f"no reply from {self.endpoint} to {type(request).__name__} "
+            f"within {max(0.0, timeout_s):.3g} s"
         )
 
     def hello(self, timeout_s: float = 5.0) -> messages.Welcome:
@@ -158,12 +171,21 @@ class Connection:
 
         Returns:
             Server time minus ours, in nanoseconds; wrong by at most half that round's duration.
+
+        Raises:
+            RequestTimeoutError: Not even one round was over within `timeout_s`.
         """
+        deadline_s = time.monotonic() + timeout_s
         best_ns: int | None = None
         for _ in range(CLOCK_ROUNDS):
             before = self._clock.now_ns()
             ping = messages.Ping(id=self.next_id(), client_time_ns=before)
-            pong, _ = self.request(ping, messages.Pong, timeout_s)
+            try:
+                pong, _ = self.request(ping, messages.Pong, deadline_s - time.monotonic())
+            except RequestTimeoutError:
+                if best_ns is None:
+                    raise
+                break
             after = self._clock.now_ns()
             if best_ns is None or after - before < best_ns:
                 best_ns = after - before
@@ -172,10 +194,27 @@ class Connection:
         return self._clock_offset_ns
 
     def server_time_ns(self, unix_ns: int | None = None, timeout_s: float = 5.0) -> int:
-        """A time of this host's clock (default: now) on the server's clock."""
-        if time.monotonic() - self._clock_measured_s > CLOCK_EVERY_S:
-            self.sync_clock(timeout_s)
+        """A time of this host's clock (default: now) on the server's clock.
+
+        The clock is measured anew now and then; an older measurement serves on where the server
+        does not answer.
+
+        Raises:
+            RequestTimeoutError: The server has never answered.
+        """
+        measured_s = self._clock_measured_s
+        if measured_s is None or time.monotonic() - measured_s > CLOCK_EVERY_S:
+            try:
+                self.sync_clock(timeout_s)
+            except RequestTimeoutError:
+                if measured_s is None:
+                    raise
         return (self._clock.now_ns() if unix_ns is None else unix_ns) + self._clock_offset_ns
+
+
+def _poll(socket: zmq.Socket[bytes], flags: int, deadline_s: float) -> bool:
+    timeout_ms = max(0, math.ceil((deadline_s - time.monotonic()) * 1000))
+    return bool(socket.poll(timeout_ms, flags))
 
 
 def as_error(reply: Reply) -> Exception:
@@ -270,6 +309,7 @@ class RobotClient(Connection):
         Raises:
             RequestTimeoutError, StaleReplyError, RejectedError, FailedError: No result, and why.
         """
+        deadline_s = time.monotonic() + timeout_s
         if capture_time_ns is not None:
             capture_time_ns = self.server_time_ns(capture_time_ns, timeout_s)
         reply, outputs = self.request(
@@ -282,7 +322,7 @@ class RobotClient(Connection):
                 replaces=replaces,
             ),
             messages.Result,
-            timeout_s,
+            deadline_s - time.monotonic(),
             inputs,
         )
         return Inference(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -13,7 +14,9 @@ import msgspec
 from limpet.contracts.errors import ConfigError
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
-PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+# TOML has inf and nan; none of these may be one.
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+Score = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,9 +39,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `[streams.detector]` table: from scores to incidents."""
 
-    threshold: float | None = None
+    threshold: Score | None = None
     """A row scoring at least this is anomalous; none takes the bundle's calibrated one."""
-    release_threshold: float | None = None
+    release_threshold: Score | None = None
     """Rows below this end an incident; none takes the bundle's."""
     open_after_rows: PositiveInt = 3
     """Anomalous rows in a row that open an incident."""
@@ -55,7 +58,7 @@ class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Shell pattern on the stream's name."""
     model: str = ""
     """Model that scores it; empty takes the only one that scores streams."""
-    silent_after_s: PositiveFloat = 10.0
+    silent_after_s: Seconds = 10.0
     """Seconds without rows after which heartbeats call the stream silent."""
     detector: DetectorConfig = DetectorConfig()
     """From scores to incidents."""
@@ -75,13 +78,13 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     that you trust whole."""
     state_dir: str = "state"
     """Folder of the alert log, relative to the configuration file."""
-    heartbeat_s: PositiveFloat = 1.0
+    heartbeat_s: Annotated[float, msgspec.Meta(ge=0.01, le=3600)] = 1.0
     """Seconds between heartbeats."""
-    max_message_mb: PositiveInt = 16
+    max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     """Largest frame that a node may send."""
     max_streams: PositiveInt = 1024
     """Streams that may be open at a time."""
-    drain_s: PositiveFloat = 10.0
+    drain_s: Seconds = 10.0
     """On SIGTERM, longest wait for requests that were accepted."""
 
 
@@ -103,7 +106,7 @@ def load_config(path: Path | str) -> ServerConfig:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin files with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     try:
@@ -111,8 +114,9 @@ def load_config(path: Path | str) -> ServerConfig:
     except msgspec.ValidationError as error:
         raise _explain(path, text, str(error)) from error
     except msgspec.DecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        raise ConfigError(f"{path}:{line[1] if line else 1}: not valid TOML: {error}") from error
+        found = re.search(r"at line (\d+)", str(error))
+        line = found[1] if found else text.rstrip("\n").count("\n") + 1  # "at end of document"
+        raise ConfigError(f"{path}:{line}: not valid TOML: {error}") from error
     return _resolve(path, text, config)
 
 
@@ -133,6 +137,8 @@ def _resolve(path: Path, text: str, config: ServerConfig) -> ServerConfig:
             raise ConfigError(
                 f"{path}:{line}: endpoint {value!r} is neither tcp://HOST:PORT nor ipc://PATH"
             )
+        if ":" in host:
+            raise ConfigError(f"{path}:{line}: endpoint {value!r} is IPv6, wanted an IPv4 address")
         if not server.allow_network and not _is_loopback(host):
             raise ConfigError(
                 f"{path}:{line}: endpoint {value!r} is reachable from other hosts, unencrypted",
@@ -140,8 +146,10 @@ def _resolve(path: Path, text: str, config: ServerConfig) -> ServerConfig:
             )
         return value
 
-    if not server.listen or not server.publish:
-        raise ConfigError(f"{path}:{_line_of(text, '$.server')}: listen and publish need an entry")
+    for key, endpoints in (("listen", server.listen), ("publish", server.publish)):
+        if not endpoints:
+            line = _line_of(text, f"$.server.{key}")
+            raise ConfigError(f"{path}:{line}: no endpoint (at server.{key})")
     return msgspec.structs.replace(
         config,
         server=msgspec.structs.replace(
@@ -158,7 +166,10 @@ def _resolve(path: Path, text: str, config: ServerConfig) -> ServerConfig:
 
 
 def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name, and a name server says what it stands for
+        return False
 
 
 def _explain(path: Path, text: str, message: str) -> ConfigError:
@@ -166,13 +177,18 @@ def _explain(path: Path, text: str, message: str) -> ConfigError:
     where = re.search(r"at `(.*)`$", message)
     location = where[1] if where else "$"
     what = message.removesuffix(f" - {where[0]}") if where else message
-    unknown = re.search(r"unknown field `(.*?)`", message)
+    unknown = re.search(r"unknown field `(.*)`", what)
     hint = ""
     if unknown:
-        known = _known_keys(location)
+        known = _section(location).__struct_fields__
         near = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         location = f"{location}.{unknown[1]}"
+    elif what.startswith("Invalid enum value"):
+        section, _, key = location.rpartition(".")
+        hint = f"one of: {', '.join(get_args(get_type_hints(_section(section))[key]))}"
+    elif what == "Expected `array`, got `object`" and location in ("$.models", "$.streams"):
+        hint = f"a table of which there may be several has two brackets: [[{location[2:]}]]"
     return ConfigError(
         f"{path}:{_line_of(text, location)}: {what} (at {location[2:] or 'top'})", hint
     )
@@ -187,23 +203,27 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 }
 
 
-def _known_keys(location: str) -> list[str]:
-    section = re.sub(r"\[[^]]*\]", "", location).removeprefix("$").lstrip(".")
-    return list(_SECTIONS[section].__struct_fields__) if section in _SECTIONS else []
+def _section(location: str) -> type[msgspec.Struct]:
+    return _SECTIONS[re.sub(r"\[\d+\]", "", location).removeprefix("$").lstrip(".")]
+
+
+_KEY = r"""(?:[\w.\-]|"[^"]*"|'[^']*')+"""
+"""A key of TOML, bare, quoted or dotted."""
 
 
 def _line_of(text: str, location: str) -> int:
     """Line of the key at `location` (`$.models[1].threads`), else of the table nearest to it.
 
-    TOML parsers give no positions; headers and keys at the start of a line are all that these
-    files consist of.
+    TOML parsers give no positions, so this looks for headers and keys at the start of a line;
+    what an inline table holds has the line of that table's key.
     """
+    text = re.sub(r"(\"{3}|'{3}).*?\1", lambda m: "\n" * m[0].count("\n"), text, flags=re.DOTALL)
     counts: dict[str, int] = {}
     lines = {"$": 1}
     table = "$"
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]", line):
-            parent, _, leaf = header[2].rpartition(".")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if header := re.match(rf"\s*(\[\[?)\s*({_KEY})\s*\]", line):
+            parent, _, leaf = re.sub(r"[\"'\s]", "", header[2]).rpartition(".")
             # A sub-table belongs to the newest entry of the array it names.
             above = f"$.{parent}" if parent else "$"
             above += f"[{counts[above] - 1}]" if above in counts else ""
@@ -212,9 +232,13 @@ def _line_of(text: str, location: str) -> int:
                 lines.setdefault(table, number)
                 counts[table] = counts.get(table, 0) + 1
                 table += f"[{counts[table] - 1}]"
+            lines.setdefault(above, number)
             lines.setdefault(table, number)
-        elif key := re.match(r"\s*([\w.\-]+)\s*=", line):
-            lines.setdefault(f"{table}.{key[1]}", number)
+        elif key := re.match(rf"\s*({_KEY})\s*=", line):
+            where = table
+            for part in re.sub(r"[\"'\s]", "", key[1]).split("."):
+                where += f".{part}"
+                lines.setdefault(where, number)
     while location not in lines:
-        location = re.sub(r"(\[[^]]*\]|\.[^.\[]*)$", "", location) or "$"
+        location = location[: max(location.rfind("."), location.rfind("["), 1)]
     return lines[location]

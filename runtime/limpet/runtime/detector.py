@@ -77,6 +77,10 @@ class Detector:
                 self.rows = 0
         return events
 
+    def skip(self, rows: int) -> None:
+        """Passes over rows that never came; no event is due before the next one that does."""
+        self.rows = self.rows + rows if self.is_open else 0
+
     def _step(self, score: float) -> Literal["open", "update", "close"] | None:
         scored = not np.isnan(score)
         if not self.is_open:

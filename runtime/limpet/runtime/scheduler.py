@@ -21,10 +21,10 @@ INLINE_BUDGET_NS = 2_000_000
 @dataclass(order=True)
 class _Entry:
     rank: tuple[int, int]
+    """Minus the priority, then the order in which they came."""
     job: Job = field(compare=False)
     key: object = field(compare=False)
     on_replaced: Job = field(compare=False)
-    replaced: bool = field(compare=False, default=False)
 
 
 class ModelWorker:
@@ -39,7 +39,6 @@ class ModelWorker:
         self._capacity = capacity
         self._heap: list[_Entry] = []
         self._by_key: dict[object, _Entry] = {}
-        self._waiting = 0
         self._numbers = itertools.count()
         # Held while a job runs, and while one is taken from the queue, so that whoever finds the
         # queue empty and gets the lock knows that nothing of this model is under way.
@@ -64,35 +63,39 @@ class ModelWorker:
             job: Must not raise.
             priority: Higher ones leave the queue first.
             cost_ns: Estimate of its duration, where it may run in the caller's thread.
-            key: A waiting job of the same key is dropped in favour of this one.
+            key: A waiting job of the same key is dropped in favour of this one, which takes its
+                place in the queue where both have one priority.
             on_replaced: Called if that happens to this one.
 
         Returns:
-            Whether it was accepted; False where the queue is full.
+            Whether it was accepted; False where the queue is full or was stopped.
         """
         if cost_ns is not None and cost_ns <= INLINE_BUDGET_NS and self._run_inline(job):
             return True
-        old = None
         with self._changed:
-            if key is not None and (old := self._by_key.pop(key, None)) is not None:
-                old.replaced = True
-                self._waiting -= 1
-            if accepted := self._waiting < self._capacity:
-                entry = _Entry((-priority, next(self._numbers)), job, key, on_replaced)
-                heapq.heappush(self._heap, entry)
-                self._waiting += 1
-                if key is not None:
-                    self._by_key[key] = entry
-                self._changed.notify()
+            old = None if key is None else self._by_key.get(key)
+            if self._stopping or (old is None and len(self._heap) >= self._capacity):
+                return False
+            entry = _Entry((-priority, next(self._numbers)), job, key, on_replaced)
+            if old is not None:
+                # Gone at once and not when its turn comes: it may hold megabytes.
+                self._heap.remove(old)
+                heapq.heapify(self._heap)
+                if old.rank[0] == -priority:
+                    entry.rank = old.rank
+            heapq.heappush(self._heap, entry)
+            if key is not None:
+                self._by_key[key] = entry
+            self._changed.notify()
         if old is not None:
             old.on_replaced()
-        return accepted
+        return True
 
     def _run_inline(self, job: Job) -> bool:
         if not self._running.acquire(blocking=False):
             return False
         try:
-            if self._heap:
+            if self._heap or self._stopping:
                 return False
             job()
             return True
@@ -102,7 +105,7 @@ class ModelWorker:
     @property
     def waiting(self) -> int:
         """Jobs in the queue."""
-        return self._waiting
+        return len(self._heap)
 
     def stop(self, timeout_s: float) -> bool:
         """Finishes the queue, then ends the thread; whether it did so in time."""
@@ -122,12 +125,8 @@ class ModelWorker:
             with self._running:
                 with self._changed:
                     entry = heapq.heappop(self._heap)
-                    if not entry.replaced:
-                        self._waiting -= 1
-                        if self._by_key.get(entry.key) is entry:
-                            del self._by_key[entry.key]
-                if not entry.replaced:
-                    entry.job()
+                    self._by_key.pop(entry.key, None)
+                entry.job()
 
 
 class Mailbox:

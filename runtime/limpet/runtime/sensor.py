@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -94,11 +94,13 @@ class SensorStream:
         self._next_sequence = 0
         self._waiting: OrderedDict[int, _Rows] = OrderedDict()  # by sequence
         self._scored: list[ScoredRows] = []
+        self._refusals: deque[Reply] = deque()  # met while waiting for another reply
         self._connection = Connection(endpoint, stream)
-        self._connection.on_other = self._take_scores
+        self._connection.on_other = self._note
         self._progress_s = time.monotonic()
         try:
             self.opened = self._open(time.monotonic() + timeout_s)
+            self._connection.sync_clock(timeout_s)
         except LimpetError:
             self._connection.close()
             raise
@@ -144,7 +146,7 @@ class SensorStream:
         """
         if first_time_ns is None:
             first_time_ns = time.time_ns() - round((len(values) - 1) / self._rate_hz * 1e9)
-        first_time_ns = self._connection.server_time_ns(first_time_ns, self._timeout_s)
+        first_time_ns = self._connection.server_time_ns(first_time_ns, RESEND_AFTER_S)
         for start in range(0, len(values), self.opened.max_rows):
             rows = np.ascontiguousarray(values[start : start + self.opened.max_rows])
             request = messages.Samples(
@@ -194,6 +196,8 @@ class SensorStream:
 
     def _receive(self, deadline_s: float) -> bool:
         """Takes replies that are there, waiting for the first; whether any came."""
+        while self._refusals:
+            self._handle(self._refusals.popleft(), {})
         answer = self._connection.receive(deadline_s)
         if answer is None:
             return False
@@ -215,12 +219,18 @@ class SensorStream:
         del self._waiting[rows.request.sequence]
         raise as_error(reply)
 
+    def _note(self, reply: Reply, tensors: Tensors) -> None:
+        """Takes a reply that comes while another one is waited for."""
+        self._take_scores(reply, tensors)
+        if isinstance(reply, messages.Rejected | messages.Failed):
+            self._refusals.append(reply)
+
     def _take_scores(self, reply: Reply, tensors: Tensors) -> None:
         """Notes an acknowledgement; of rows sent twice, the first one to come."""
         if not isinstance(reply, messages.Scores):
             return
         rows = self._waiting.pop(reply.sequence, None)
-        if rows is None or rows.sent_s is None:
+        if rows is None:
             return
         now_s = self._progress_s = time.monotonic()
         self._scored.append(
@@ -229,14 +239,14 @@ class SensorStream:
                 tensors["scores"],
                 tensors["states"],
                 reply.incident,
-                now_s - rows.sent_s,
+                now_s - (rows.sent_s or now_s),
             )
         )
 
     def _recover(self) -> None:
         """Opens the stream again and sends everything unacknowledged once more, in order."""
-        deadline_s = self._progress_s + self._timeout_s
         while True:
+            deadline_s = self._progress_s + self._timeout_s  # acknowledgements may still come
             if time.monotonic() > deadline_s:
                 self._progress_s = time.monotonic()
                 raise RequestTimeoutError(
@@ -281,4 +291,5 @@ class SensorStream:
                     rows.request, {"values": rows.values}, rows.sent_s + RESEND_AFTER_S
                 )
             except RequestTimeoutError:
-                return  # not connected: `_collect` recovers
+                rows.sent_s = None
+                return  # not connected: later ones must not overtake it

@@ -8,13 +8,13 @@ import contextlib
 import functools
 import logging
 import math
-import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import zmq
 
@@ -42,10 +42,23 @@ log = logging.getLogger(__name__)
 
 MESSAGES_PER_POLL = 64
 """Messages read before workers' results get their turn."""
+DRAIN_TURN_S = 0.005
+"""Longest sleep while workers finish: no socket says when a thread has ended."""
+GREETING_S = 0.05
+"""A new subscriber gets a heartbeat within this time; many of them share one."""
+MAX_FRAMES = messages.MAX_TENSORS + 3
+"""Identity, header and tensors, and one by which a message with too many is known."""
+MAX_REASON_CHARS = 1000
+"""Longest text in a refusal, which may quote what a node sent."""
+HANDSHAKE_S = 5.0
+"""Longest time from a connection to the end of its ZMTP handshake."""
+MAX_SUBSCRIPTION_BYTES = 4096
+"""Largest message that a subscriber may send."""
 FUTURE_NS = 250_000_000
 """How far ahead of the server's clock a capture time may lie before it must be a mistake."""
 
 Respond = Callable[[Reply, Tensors | None], None]
+ServerState = Literal["serving", "stopping"]
 
 
 class Server:
@@ -63,28 +76,29 @@ class Server:
         self._clock, self._metrics = Clock(), Metrics()
         self._started_s = time.monotonic()
         self._stop_requested = False
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self._mailbox = Mailbox(self.wake)
         self._io_thread = threading.get_ident()
         self._models = load_models(config.models)
-        self._log = AlertLog(Path(config.server.state_dir) / "alerts.db", self._publish_alerts)
-        self._streams = StreamTable(
-            config.streams, self._models, self._log, self._clock, config.server.max_streams
-        )
-        self._context = zmq.Context()
-        self._router = self._socket(zmq.ROUTER)
-        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a lost reply is counted, not silent
-        self._router.setsockopt(zmq.MAXMSGSIZE, config.server.max_message_mb << 20)
-        self._xpub = self._socket(zmq.XPUB)
-        try:
+        with contextlib.ExitStack() as opened:  # closed again where something fails
+            # Not a pipe: a worker that outlives the server must not write to a reused descriptor.
+            self._wake_read, self._wake_write = map(opened.enter_context, socket.socketpair())
+            self._wake_read.setblocking(False)
+            self._wake_write.setblocking(False)
+            self._mailbox = Mailbox(self.wake)
+            alerts_db = Path(config.server.state_dir) / "alerts.db"
+            self._log = AlertLog(alerts_db, self._publish_alerts)
+            opened.callback(self._log.close)
+            self._streams = StreamTable(
+                config.streams, self._models, self._log, self._clock, config.server.max_streams
+            )
+            self._context = zmq.Context()
+            opened.callback(self._context.destroy, linger=0)
+            self._router = self._socket(zmq.ROUTER, config.server.max_message_mb << 20)
+            self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a lost reply is counted, not silent
+            self._xpub = self._socket(zmq.XPUB, MAX_SUBSCRIPTION_BYTES)
+            self._xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of every subscriber
             self.listening = [_bind(self._router, e) for e in config.server.listen]
             self.publishing = [_bind(self._xpub, e) for e in config.server.publish]
-        except LimpetError:
-            self._context.destroy(linger=0)
-            self._log.close()
-            raise
+            self._opened = opened.pop_all()
         self._workers = {
             name: ModelWorker(name, model.config.queue) for name, model in self._models.items()
         }
@@ -99,12 +113,14 @@ class Server:
             messages.GetStatus: self._get_status,
         }
 
-    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+    def _socket(self, kind: int, max_bytes: int) -> zmq.Socket[bytes]:
         socket: zmq.Socket[bytes] = self._context.socket(kind)
+        socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         socket.setsockopt(zmq.LINGER, 1000)
         # A peer that does not read, or floods, holds at most this much of our memory.
         socket.setsockopt(zmq.SNDHWM, 256)
         socket.setsockopt(zmq.RCVHWM, 64)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
         socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
         return socket
@@ -114,26 +130,40 @@ class Server:
     def run(self) -> None:
         """Serves until `stop` is called, then finishes what was accepted."""
         self._io_thread = threading.get_ident()
-        poller = zmq.Poller()
-        for socket in (self._router, self._xpub, self._wake_read):
-            poller.register(socket, zmq.POLLIN)
+        self._turn_while(lambda: not self._stop_requested, "serving", math.inf)
+        deadline_s = time.monotonic() + self._config.server.drain_s
+        self._turn_while(lambda: self._has_work(deadline_s), "stopping", DRAIN_TURN_S)
+        self._shut_down()
+
+    def _turn_while(
+        self, wanted: Callable[[], bool], state: ServerState, longest_sleep_s: float
+    ) -> None:
+        poller, wake = zmq.Poller(), self._wake_read.fileno()
+        for source in (self._router, self._xpub, wake):
+            poller.register(source, zmq.POLLIN)
         heartbeat_s = self._config.server.heartbeat_s
         next_heartbeat_s = time.monotonic()
-        while not self._stop_requested:
+        while wanted():
             now_s = time.monotonic()
             if now_s >= next_heartbeat_s:
-                self._publish_heartbeat("serving")
+                self._publish_heartbeat(state)
                 # After a stall the beat starts anew instead of catching up.
                 next_heartbeat_s = max(next_heartbeat_s + heartbeat_s, now_s)
-            events = dict(poller.poll(math.ceil(max(0.0, next_heartbeat_s - now_s) * 1000)))
-            if self._wake_read in events:
+            sleep_s = min(max(0.0, next_heartbeat_s - now_s), longest_sleep_s)
+            events = dict(poller.poll(math.ceil(sleep_s * 1000)))
+            if wake in events:
                 self._clear_wake()
                 self._mailbox.run()
             if self._router in events:
                 self._read_requests(MESSAGES_PER_POLL)
             if self._xpub in events:
                 self._xpub.recv_multipart()  # a subscription came or went
-        self._shut_down()
+                next_heartbeat_s = min(next_heartbeat_s, now_s + GREETING_S)
+
+    def _has_work(self, deadline_s: float) -> bool:
+        """Whether a worker still runs and may; from the first call on they finish and end."""
+        ended = [worker.stop(0.0) for worker in self._workers.values()]
+        return not all(ended) and time.monotonic() < deadline_s
 
     def stop(self) -> None:
         """Makes `run` return; from any thread or a signal handler."""
@@ -142,21 +172,35 @@ class Server:
 
     def wake(self) -> None:
         """Makes the poll return."""
-        with contextlib.suppress(BlockingIOError):  # a full pipe wakes as well
-            os.write(self._wake_write, b"\0")
+        with contextlib.suppress(OSError):  # a full buffer wakes as well; at the end none listens
+            self._wake_write.send(b"\0")
 
     def _clear_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while os.read(self._wake_read, 4096):
+            while self._wake_read.recv(4096):
                 pass
 
     def _read_requests(self, limit: int) -> None:
         for _ in range(limit):
             try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+                identity, *frames = self._receive()
             except zmq.Again:
                 return
             self._handle(identity.bytes, [frame.buffer for frame in frames])
+
+    def _receive(self) -> list[zmq.Frame]:
+        """The frames of one message; of more than a request may have, those too many are dropped.
+
+        libzmq bounds the size of a frame and not their number, so a message may have millions.
+        """
+        frames = [self._router.recv(zmq.NOBLOCK, copy=False)]
+        more = frames[0].more
+        while more:
+            frame = self._router.recv(copy=False)
+            more = frame.more
+            if True:
+                frames.append(frame)
+        return frames
 
     def _handle(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         arrived_ns = time.monotonic_ns()
@@ -175,15 +219,18 @@ class Server:
             self._handlers[type(request)](request, tensors, respond, arrived_ns, identity)
         except RejectedError as error:
             self._reject(respond, request.id, error)
-        except Exception:
-            log.exception("handling %s failed", type(request).__name__)
-            self._metrics.count("dropped.internal_error")
-            respond(messages.Failed(id=request.id, reason="internal error, see the log"), None)
+        except Exception as error:  # noqa: BLE001 (as in `_run_infer`)
+            self._fail(respond, request.id, error)
 
     def _reject(self, respond: Respond, request_id: int, error: RejectedError) -> None:
         self._metrics.count(f"rejected.{error.code}")
         respond(
-            messages.Rejected(id=request_id, code=error.code, reason=error.reason, hint=error.hint),
+            messages.Rejected(
+                id=request_id,
+                code=error.code,
+                reason=error.reason[:MAX_REASON_CHARS],
+                hint=error.hint[:MAX_REASON_CHARS],
+            ),
             None,
         )
 
@@ -300,7 +347,7 @@ class Server:
             self._metrics.record(model.name, finished_ns - arrived_ns)
         except TensorError as error:
             self._reject(respond, request.id, RejectedError("bad_input", error.message, error.hint))
-        except Exception as error:  # noqa: BLE001 (answered here, logged with its traceback)
+        except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             self._fail(respond, request.id, error)
 
     def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
@@ -317,23 +364,33 @@ class Server:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
 
-    def _fail(self, respond: Respond, request_id: int, error: Exception) -> None:
-        """A worker's job failed: the node gets one line, the log the traceback."""
+    def _fail(self, respond: Respond, request_id: int, error: BaseException) -> None:
+        """What was accepted failed: the node gets one line, the log the traceback."""
         log.error("request %d failed", request_id, exc_info=error)
         self._metrics.count("dropped.failed")
         reason = error.message if isinstance(error, LimpetError) else "internal error, see the log"
-        respond(messages.Failed(id=request_id, reason=reason), None)
+        respond(messages.Failed(id=request_id, reason=reason[:MAX_REASON_CHARS]), None)
 
     def _open_stream(
-        self, request: messages.OpenStream, _: Tensors, respond: Respond, *__: object
+        self,
+        request: messages.OpenStream,
+        _: Tensors,
+        respond: Respond,
+        __: int,
+        identity: bytes,
     ) -> None:
-        stream = self._streams.open(request)
+        stream = self._streams.open(request, identity)
         self._submit_stream(stream, request.id, respond, lambda: (stream.open(request), None))
 
     def _samples(
-        self, request: messages.Samples, tensors: Tensors, respond: Respond, *_: object
+        self,
+        request: messages.Samples,
+        tensors: Tensors,
+        respond: Respond,
+        _: int,
+        identity: bytes,
     ) -> None:
-        stream = self._streams.get(request.stream, request.session)
+        stream = self._streams.get(request.stream, request.session, identity)
         if set(tensors) != {"values"}:
             raise RejectedError("bad_input", f"wanted tensor 'values', found {sorted(tensors)}")
         if stream.pending >= CREDITS:
@@ -346,9 +403,14 @@ class Server:
         self._submit_stream(stream, request.id, respond, lambda: stream.push(request, values))
 
     def _close_stream(
-        self, request: messages.CloseStream, _: Tensors, respond: Respond, *__: object
+        self,
+        request: messages.CloseStream,
+        _: Tensors,
+        respond: Respond,
+        __: int,
+        identity: bytes,
     ) -> None:
-        stream = self._streams.get(request.stream, request.session)
+        stream = self._streams.get(request.stream, request.session, identity)
 
         def close() -> tuple[Reply, None]:
             self._mailbox.put(functools.partial(self._streams.remove, stream))
@@ -368,19 +430,26 @@ class Server:
     ) -> None:
         """Queues a stream's message behind those that came before it."""
 
+        def settle(reply: Reply, tensors: Tensors | None) -> None:
+            # Before the reply: whoever reads it may use the credit at once.
+            self._mailbox.put(functools.partial(_finish, stream))
+            respond(reply, tensors)
+
         def job() -> None:
             try:
-                reply, tensors = work()
-                respond(reply, tensors)
+                settle(*work())
             except RejectedError as error:
-                self._reject(respond, request_id, error)
-            except Exception as error:  # noqa: BLE001 (as in `_run_infer`)
-                self._fail(respond, request_id, error)
-            finally:
-                self._mailbox.put(functools.partial(_finish, stream))
+                self._reject(settle, request_id, error)
+            except BaseException as error:  # noqa: BLE001 (as in `_run_infer`)
+                self._fail(settle, request_id, error)
 
         if not self._workers[stream.model.name].submit(job):
-            raise RejectedError("overloaded", f"model {stream.model.name!r} has a full queue")
+            stream.peer = b""  # else rows that follow would be taken, and these come late
+            raise RejectedError(
+                "overloaded",
+                f"model {stream.model.name!r} has a full queue",
+                "open the stream again and go on with these rows",
+            )
         stream.pending += 1
 
     def _get_alerts(
@@ -426,7 +495,7 @@ class Server:
     def _publish(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         self._xpub.send_multipart([topic, *frames])  # XPUB drops for a subscriber that is full
 
-    def _publish_heartbeat(self, state: Any) -> None:
+    def _publish_heartbeat(self, state: ServerState) -> None:
         heartbeat = messages.Heartbeat(
             server=self._config.server.name,
             log_id=self._log.log_id,
@@ -443,10 +512,9 @@ class Server:
     # The end --------------------------------------------------------------------------------------
 
     def _shut_down(self) -> None:
-        """Finishes accepted work, answers the rest with `stopping`, closes everything."""
-        deadline_s = time.monotonic() + self._config.server.drain_s
+        """Answers what nobody will work on with `stopping`, closes everything."""
         for name, worker in self._workers.items():
-            if not worker.stop(max(0.0, deadline_s - time.monotonic())):
+            if not worker.stop(0.0):
                 log.error("model %s did not finish %d requests in time", name, worker.waiting)
         self._mailbox.run()
         self._read_requests(10_000)
@@ -454,9 +522,7 @@ class Server:
         self._router.close()
         self._xpub.close()
         self._context.term()
-        self._log.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._opened.close()
 
 
 def _finish(stream: Stream) -> None:

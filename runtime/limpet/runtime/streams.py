@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from limpet.contracts.clock import Clock
-from limpet.contracts.errors import ConfigError, RejectedError
+from limpet.contracts.errors import ConfigError, EngineError, RejectedError
 from limpet.contracts.messages import Alert, ChannelShare, OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.scoring import RowScores
 from limpet.contracts.signals import Float32, RowState, States
@@ -33,6 +33,8 @@ MAX_ROWS = 4096
 """Most rows in one `Samples`."""
 REMEMBERED_GAPS = 64
 """Gaps of a stream whose rows are still recognised as late when they come after all."""
+_LAST_ROW, _LAST_NS = 2**62, 2**63 - 1
+"""Largest row number and time that an alert can carry."""
 
 Answer = tuple[Scores, Tensors]
 
@@ -43,6 +45,7 @@ class Stream:
     Args:
         name: The stream's name.
         session: The run's name.
+        peer: The connection that feeds it.
         model: What scores it.
         config: How.
         log: Where its alerts go; an incident that is open there goes on.
@@ -53,12 +56,14 @@ class Stream:
         self,
         name: str,
         session: str,
+        peer: bytes,
         model: ServedModel,
         config: StreamConfig,
         log: AlertLog,
         clock: Clock,
     ) -> None:
         self.name, self.session, self.model, self.config = name, session, model, config
+        self.peer = peer
         self._log, self._clock = log, clock
         self._scorer = model.scorer()
         self._detector = _make_detector(model, config)
@@ -85,8 +90,11 @@ class Stream:
 
     @property
     def is_silent(self) -> bool:
-        """Whether its node has sent nothing for longer than the configuration allows."""
-        return time.monotonic() - self.last_seen_s > self.config.silent_after_s
+        """Whether its node has sent nothing for longer than the configuration allows, and
+        nothing that it sent waits here.
+        """
+        quiet_s = time.monotonic() - self.last_seen_s
+        return self.pending == 0 and quiet_s > self.config.silent_after_s
 
     @property
     def state(self) -> str:
@@ -98,20 +106,8 @@ class Stream:
         return self._last_state.name.lower() if self._last_state != RowState.SCORED else "normal"
 
     def open(self, request: OpenStream) -> StreamOpened:
-        """Takes the session's first message, or the same again after a reconnect.
-
-        Raises:
-            RejectedError: The stream lacks a channel of the model.
-        """
+        """Takes the session's first message, or the same again after a reconnect."""
         signal = self.model.manifest.signal()
-        missing = [name for name in signal.channels if name not in request.channels]
-        if missing:
-            raise RejectedError(
-                "bad_input",
-                f"stream {self.name!r} lacks channel {', '.join(map(repr, missing))}, "
-                f"found {request.channels}",
-                f"model {self.model.name!r} wants {signal.channels}",
-            )
         self._columns = [request.channels.index(name) for name in signal.channels]
         self._width = len(request.channels)
         if self._next_sequence is None:
@@ -149,16 +145,9 @@ class Stream:
         known = min(max(0, self.next_sequence - request.sequence), len(values))
         states[:known] = self._known_rows(request.sequence, known)
         if known < len(values):
-            detector = copy.copy(self._detector)
-            try:
-                rows = self._score(request.sequence + known, values[known:, self._columns])
-                self._record(request, known, rows, detector.push(rows.scores))
-            except Exception:
-                self._scorer.reset()
-                raise
-            self._detector = detector
-            states[known:], scores_n[known:] = rows.states, rows.scores
-            self._next_sequence = request.sequence + len(values)
+            rows = self._score(request, request.sequence + known, values[known:, self._columns])
+            new = len(values) - known
+            states[known:], scores_n[known:] = rows.states[-new:], rows.scores[-new:]
             self._last_state = RowState(int(states[-1]))
         for state, count in zip(*np.unique(states, return_counts=True), strict=True):
             self.counts[RowState(int(state)).name.lower()] += int(count)
@@ -178,7 +167,11 @@ class Stream:
     def _check(self, request: Samples, values: Array) -> None:
         if self._next_sequence is None:
             raise RejectedError("unknown_stream", f"stream {self.name!r} was refused when opened")
-        if values.dtype.kind != "f" or values.ndim != 2 or values.shape[1] != self._width:
+        if (
+            values.dtype.name not in ("float32", "float64")
+            or values.ndim != 2
+            or values.shape[1] != self._width
+        ):
             raise RejectedError(
                 "bad_input",
                 f"values are {values.dtype.name} {list(values.shape)}, "
@@ -186,6 +179,15 @@ class Stream:
             )
         if len(values) > MAX_ROWS:
             raise RejectedError("bad_input", f"{len(values)} rows at once, at most {MAX_ROWS}")
+        if request.sequence + len(values) > _LAST_ROW:
+            raise RejectedError("bad_input", f"row numbers end at {_LAST_ROW}")
+        if request.first_time_ns + len(values) * 1e9 / request.rate_hz > _LAST_NS:
+            raise RejectedError(
+                "bad_input",
+                f"{len(values)} rows at {request.rate_hz:g} Hz from {request.first_time_ns} ns end "
+                f"beyond {_LAST_NS} ns",
+                "times are Unix nanoseconds, rates rows per second",
+            )
 
     def _known_rows(self, sequence: int, count: int) -> States:
         """Rows before the expected one: late where they fill a gap, else repeated."""
@@ -195,35 +197,55 @@ class Stream:
             states[(rows >= start) & (rows < stop)] = RowState.LATE
         return states
 
-    def _score(self, sequence: int, values: Array) -> RowScores:
-        gap = sequence - self.next_sequence
+    def _score(self, request: Samples, first: int, values: Array) -> RowScores:
+        """Scores rows from number `first` on; what they change is kept if all of it succeeds.
+
+        Rows missing before them count as unmeasured where they are few enough to be filled, and
+        stand in front of the result.
+        """
+        gap = first - self.next_sequence
+        detector = copy.copy(self._detector)
+        try:
+            if gap > self._scorer.preprocessor.longest_fill_rows:
+                self._scorer.reset()
+                detector.skip(gap)
+            elif gap > 0:
+                unmeasured = np.full((gap, values.shape[1]), np.nan, values.dtype)
+                values, first = np.concatenate([unmeasured, values]), self.next_sequence
+            rows = self._scorer.push(values)
+            if not np.isfinite(rows.scores[rows.states <= RowState.FILLED]).all():
+                raise EngineError(f"model {self.model.name!r} gave a score that is not finite")
+            self._record(request, first, rows, detector.push(rows.scores))
+        except BaseException:
+            self._scorer.reset()
+            self._last_state = RowState.WARMING_UP
+            raise
+        self._detector = detector
         if gap > 0:
             self.counts["gaps"] += 1
             self.counts["missing"] += gap
-            self._gaps = [*self._gaps, (self.next_sequence, sequence)][-REMEMBERED_GAPS:]
-            if gap <= self._scorer.preprocessor.longest_fill_rows:
-                self._scorer.push(np.full((gap, values.shape[1]), np.nan))
-            else:
-                self._scorer.reset()
-        return self._scorer.push(values)
+            missing = (self.next_sequence, self.next_sequence + gap)
+            self._gaps = [*self._gaps, missing][-REMEMBERED_GAPS:]
+        self._next_sequence = first + len(values)
+        return rows
 
     def _record(
-        self, request: Samples, known: int, rows: RowScores, events: Sequence[Event]
+        self, request: Samples, first: int, rows: RowScores, events: Sequence[Event]
     ) -> None:
-        """Appends the alerts of `events` to the log."""
+        """Appends the alerts of `events` among rows from number `first` on to the log."""
         if not events:
             return
         period_ns = 1e9 / request.rate_hz
 
         def time_of(row: int) -> int:
-            return request.first_time_ns + round((row - request.sequence) * period_ns)
+            return max(0, request.first_time_ns + round((row - request.sequence) * period_ns))
 
         alerts, incident, start_ns = [], self._incident, self._incident_start_ns
         for event in events:
-            row = request.sequence + known + event.index
+            row = first + event.index
             if event.kind == "open":
                 incident = 0  # the log numbers it
-                start_ns = max(0, time_of(row - event.rows + 1))
+                start_ns = time_of(row - event.rows + 1)
             alerts.append(
                 Alert(
                     log_id="",
@@ -261,6 +283,18 @@ class Stream:
         )
 
 
+def _check_channels(model: ServedModel, request: OpenStream) -> None:
+    wanted = model.manifest.signal().channels
+    missing = [name for name in wanted if name not in request.channels]
+    if missing:
+        raise RejectedError(
+            "bad_input",
+            f"stream {request.stream!r} lacks channel {', '.join(map(repr, missing))}, "
+            f"found {request.channels}",
+            f"model {model.name!r} wants {wanted}",
+        )
+
+
 def _make_detector(model: ServedModel, config: StreamConfig) -> Detector:
     calibration, wanted = model.manifest.calibration, config.detector
     assert calibration is not None  # `read_bundle` refuses an anomaly bundle without
@@ -282,7 +316,8 @@ class StreamTable:
         max_streams: Streams that may be open at a time.
 
     Raises:
-        ConfigError: A table names a model that is not served or scores no streams.
+        ConfigError: A table names a model that is not served or scores no streams, or its
+            thresholds do not fit together.
     """
 
     def __init__(
@@ -304,6 +339,14 @@ class StreamTable:
                     "or scores no streams",
                     f"models that do: {', '.join(self._scoring) or 'none'}",
                 )
+            for name, model in self._scoring.items():
+                detector = _make_detector(model, config)
+                if config.model in ("", name) and detector.release_threshold > detector.threshold:
+                    raise ConfigError(
+                        f"streams {config.match!r}: release_threshold is "
+                        f"{detector.release_threshold:g}, wanted at most the threshold of model "
+                        f"{name!r}, {detector.threshold:g}"
+                    )
 
     def __iter__(self) -> Iterator[Stream]:
         return iter(self._streams.values())
@@ -311,15 +354,17 @@ class StreamTable:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def open(self, request: OpenStream) -> Stream:
-        """The stream that a session may feed from now on.
+    def open(self, request: OpenStream, peer: bytes) -> Stream:
+        """The stream that a session may feed from now on, over the connection `peer`.
 
         Raises:
-            RejectedError: A live session feeds it, no model fits, or there are too many streams.
+            RejectedError: A live session feeds it, no model fits, it lacks a channel of the model,
+                or there are too many streams.
         """
         stream = self._streams.get(request.stream)
         if stream is not None and stream.session == request.session:
-            stream.last_seen_s = time.monotonic()
+            _check_channels(stream.model, request)
+            stream.peer, stream.last_seen_s = peer, time.monotonic()
             return stream
         if stream is not None and not stream.is_silent:
             raise RejectedError(
@@ -328,6 +373,11 @@ class StreamTable:
                 "give this one another name, or wait until that node has been silent for "
                 f"{stream.config.silent_after_s:g} s",
             )
+        config = next((c for c in self._configs if fnmatch.fnmatch(request.stream, c.match)), None)
+        if config is None:
+            raise RejectedError("unknown_stream", f"no [[streams]] table fits {request.stream!r}")
+        model = self._model(request.model or config.model)
+        _check_channels(model, request)
         if stream is None and len(self._streams) >= self._max_streams:
             silent = next((s for s in self if s.is_silent), None)
             if silent is None:
@@ -336,25 +386,26 @@ class StreamTable:
                     f"{self._max_streams} streams are open, max_streams allows no more",
                 )
             del self._streams[silent.name]
-        config = next((c for c in self._configs if fnmatch.fnmatch(request.stream, c.match)), None)
-        if config is None:
-            raise RejectedError("unknown_stream", f"no [[streams]] table fits {request.stream!r}")
-        model = self._model(request.model or config.model)
         self._streams[request.stream] = Stream(
-            request.stream, request.session, model, config, self._log, self._clock
+            request.stream, request.session, peer, model, config, self._log, self._clock
         )
         return self._streams[request.stream]
 
-    def get(self, name: str, session: str) -> Stream:
-        """The stream that a session has opened.
+    def get(self, name: str, session: str, peer: bytes) -> Stream:
+        """The stream that a session has opened over the connection `peer`.
+
+        A connection that broke may have lost messages. What comes over the next one is refused
+        until the session has opened the stream there, so that it sends the lost ones first.
 
         Raises:
             RejectedError: It has not, or another took its place.
         """
         stream = self._streams.get(name)
-        if stream is None or stream.session != session:
+        if stream is None or (stream.session, stream.peer) != (session, peer):
             raise RejectedError(
-                "unknown_stream", f"stream {name!r} is not open in this session", "open it again"
+                "unknown_stream",
+                f"stream {name!r} is not open in this session over this connection",
+                "open it again",
             )
         stream.last_seen_s = time.monotonic()
         return stream

@@ -1,0 +1,793 @@
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from limpet.contracts import messages
+from limpet.contracts.errors import ConfigError
+from limpet.contracts.messages import Failed, Rejected, Scores, StreamOpened
+from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signals import RowState
+from limpet.runtime.config import DetectorConfig, StreamConfig
+from limpet.runtime.server import Server
+from limpet.runtime.streams import CREDITS, MAX_ROWS
+from tests.bundles import MAX_FILL_ROWS, anomaly_manifest, tiny_scorer
+from tests.runtime.serving import (
+    CHANNELS,
+    QUICK,
+    WARM_UP_ROWS,
+    RawStream,
+    obedient,
+    server_config,
+    serving,
+    until,
+)
+
+SCORED, FILLED, WARMING_UP, HOLE, REPEATED, LATE = RowState
+MODEL = "tiny-anomaly"
+Floats = NDArray[np.float64]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def pump(server: Server) -> Iterator[RawStream]:
+    with RawStream(server.listening[0]) as stream:
+        yield stream
+
+
+def calm(rows: int) -> Floats:
+    """Rows that all score 1."""
+    return np.ones((rows, 2))
+
+
+def loud(rows: int, level: float = 9.0) -> Floats:
+    return np.full((rows, 2), level)
+
+
+def ready(stream: RawStream) -> int:
+    """Warms a stream up; the next sequence number."""
+    reply, _, states = stream.push(0, calm(20))
+    assert isinstance(reply, Scores)
+    assert set(states[WARM_UP_ROWS:]) == {SCORED}
+    return 20
+
+
+def push(stream: RawStream, sequence: int, values: NDArray[Any]) -> tuple[Floats, list[RowState]]:
+    """Sends rows that must be acknowledged; their scores and states, which must agree."""
+    reply, scores, states = stream.push(sequence, values)
+    assert isinstance(reply, Scores), reply
+    assert (reply.sequence, len(scores), len(states)) == (sequence, len(values), len(values))
+    assert scores.dtype == np.float32
+    # Never a silent score: a number if and only if the row's state says that it is scored.
+    np.testing.assert_array_equal(np.isnan(scores), states > FILLED)
+    return scores, [RowState(int(state)) for state in states]
+
+
+def counts(stream: RawStream) -> dict[str, int | str]:
+    return stream.status().streams[stream.stream]
+
+
+def alerts(connection: RawStream, since: int = 0) -> list[messages.Alert]:
+    page = connection.ask(messages.GetAlerts(id=connection.next_id(), since=since))
+    assert isinstance(page, messages.AlertPage)
+    return page.alerts
+
+
+# Scores ------------------------------------------------------------------------------------------
+
+
+def broken_recording(seed: int, rows: int) -> Floats:
+    """Noise with single missing values, gaps of all lengths around the fill limit, and infinity."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(rows, 2))
+    for _ in range(rows // 40):
+        start, length = rng.integers(0, rows), rng.integers(1, 2 * MAX_FILL_ROWS)
+        channels = rng.choice(3)
+        values[start : start + length, slice(None) if channels == 2 else channels] = rng.choice(
+            [np.nan, np.inf, -np.inf]
+        )
+    return values
+
+
+@pytest.mark.parametrize("hop", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_in_messages_of_any_size_equal_those_of_the_whole_recording(
+    tmp_path: Path, hop: int, dtype: type
+) -> None:
+    values = broken_recording(seed=hop, rows=1500).astype(dtype)
+    offline = SignalScorer(anomaly_manifest(hop=hop), tiny_scorer).push(values)
+    rng = np.random.default_rng(0)
+    with (
+        serving(tmp_path, anomaly={"hop": hop}) as server,
+        RawStream(server.listening[0]) as pump,
+    ):
+        start = 0
+        while start < len(values):
+            size = int(rng.choice([1, 2, 7, 8, 9, 64, 300]))
+            scores, states = push(pump, start, values[start : start + size])
+            stop = start + len(scores)
+            np.testing.assert_allclose(scores, offline.scores[start:stop], rtol=0, atol=1e-6)
+            assert states == offline.states[start:stop].tolist()
+            start = stop
+    assert set(offline.states) == {SCORED, FILLED, WARMING_UP, HOLE}
+
+
+def test_rows_left_out_are_as_rows_without_values_where_they_may_be_filled(
+    server: Server,
+) -> None:
+    values = np.random.default_rng(0).normal(size=(200, 2))
+    values[190:] = 9.0  # an incident, so that alerts are compared too
+    holed = values.copy()
+    for start in range(20, 180, 30):
+        holed[start : start + MAX_FILL_ROWS] = np.nan
+    missing = np.isnan(holed).all(axis=1)
+    pieces = np.split(np.arange(200), np.flatnonzero(np.diff(missing)) + 1)
+    with RawStream(server.listening[0], "sent", "a") as sent:
+        scores, states = push(sent, 0, holed)
+    with RawStream(server.listening[0], "left-out", "b") as left_out:
+        for piece in pieces:
+            if not missing[piece[0]]:
+                some_scores, some_states = push(left_out, int(piece[0]), values[piece])
+                np.testing.assert_array_equal(some_scores, scores[piece])
+                assert some_states == [states[i] for i in piece]
+        assert counts(left_out)["missing"] == missing.sum()
+        found = alerts(left_out)
+    fields = ("event", "row", "rows", "score", "peak_score", "time_ns", "start_time_ns", "channels")
+    by_stream = {
+        name: [[getattr(a, field) for field in fields] for a in found if a.stream == name]
+        for name in ("sent", "left-out")
+    }
+    assert by_stream["sent"] == by_stream["left-out"]
+    assert [event for event, *_ in by_stream["sent"]] == ["open", "update"]
+
+
+# States ------------------------------------------------------------------------------------------
+
+
+def test_a_stream_warms_up_before_its_first_score(pump: RawStream) -> None:
+    scores, states = push(pump, 0, calm(10))
+    assert states == [WARMING_UP] * WARM_UP_ROWS + [SCORED] * 3
+    assert scores[WARM_UP_ROWS:].tolist() == [1.0] * 3
+    assert (counts(pump)["warming_up"], counts(pump)["scored"]) == (WARM_UP_ROWS, 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300, -1e300])
+def test_a_value_missing_for_a_moment_is_held_and_its_windows_are_called_filled(
+    pump: RawStream, bad: float
+) -> None:
+    start = ready(pump)
+    values = calm(20)
+    values[5, 0] = bad
+    scores, states = push(pump, start, values)
+    assert states == [SCORED] * 5 + [FILLED] * 8 + [SCORED] * 7
+    assert scores.tolist() == [1.0] * 20
+    assert counts(pump)["filled"] == 8
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [slice(0, 1), slice(None)])
+def test_a_channel_missing_for_longer_is_a_hole_and_the_window_starts_anew(
+    pump: RawStream, bad: float, channels: slice
+) -> None:
+    start = ready(pump)
+    values = calm(30)
+    values[5:15, channels] = bad
+    _, states = push(pump, start, values)
+    assert states == (
+        [SCORED] * 5
+        + [FILLED] * MAX_FILL_ROWS
+        + [HOLE] * (10 - MAX_FILL_ROWS)
+        + [WARMING_UP] * WARM_UP_ROWS
+        + [SCORED] * 8
+    )
+    assert counts(pump)["hole"] == 10 - MAX_FILL_ROWS
+
+
+def test_a_dead_channel_never_scores_and_says_so(pump: RawStream) -> None:
+    values = calm(50)
+    values[:, 1] = np.nan
+    _, states = push(pump, 0, values)
+    assert states == [HOLE] * 50
+    assert counts(pump)["state"] == "hole"
+
+
+def test_a_channel_without_a_first_value_is_a_hole_however_short(pump: RawStream) -> None:
+    values = calm(12)
+    values[0, 0] = np.nan
+    _, states = push(pump, 0, values)
+    assert states == [HOLE] + [WARMING_UP] * WARM_UP_ROWS + [SCORED] * 4
+
+
+@pytest.mark.parametrize("gap", range(1, 2 * MAX_FILL_ROWS))
+def test_a_gap_is_filled_up_to_the_limit_and_beyond_it_the_stream_warms_up(
+    pump: RawStream, gap: int
+) -> None:
+    start = ready(pump)
+    scores, states = push(pump, start + gap, calm(12))
+    if gap <= MAX_FILL_ROWS:
+        assert states == [FILLED] * WARM_UP_ROWS + [SCORED] * 5
+    else:
+        assert states == [WARMING_UP] * WARM_UP_ROWS + [SCORED] * 5
+    assert np.nanmax(scores) == np.nanmin(scores) == 1.0
+    assert (counts(pump)["gaps"], counts(pump)["missing"]) == (1, gap)
+
+
+def test_rows_that_come_after_those_that_follow_them_are_late_and_change_nothing(
+    pump: RawStream,
+) -> None:
+    start = ready(pump)
+    push(pump, start + 10, calm(20))
+    _, states = push(pump, start, loud(10))
+    assert states == [LATE] * 10
+    assert counts(pump)["late"] == 10
+    assert counts(pump)["state"] == "normal"
+    assert push(pump, start + 30, calm(3)) == (pytest.approx([1.0] * 3), [SCORED] * 3)
+    assert alerts(pump) == []
+
+
+def test_overlapping_rows_are_told_apart_row_by_row(pump: RawStream) -> None:
+    start = ready(pump)
+    push(pump, start + 4, calm(10))  # rows 20..23 are missing
+    _, states = push(pump, start - 2, calm(20))  # 18..37
+    assert states == [REPEATED] * 2 + [LATE] * 4 + [REPEATED] * 10 + [SCORED] * 4
+    assert (counts(pump)["repeated"], counts(pump)["late"]) == (12, 4)
+
+
+def test_a_message_sent_again_gets_the_same_answer_and_is_not_scored_again(
+    server: Server, tmp_path: Path
+) -> None:
+    engine = obedient(server, MODEL)
+    with RawStream(server.listening[0]) as pump:
+        values = np.concatenate([calm(20), loud(5)])
+        first = pump.push(0, values)
+        runs, logged = engine.runs, len(alerts(pump))
+        for _ in range(3):
+            again = pump.push(0, values)
+            np.testing.assert_array_equal(again[1], first[1])
+            np.testing.assert_array_equal(again[2], first[2])
+        assert engine.runs == runs
+        assert len(alerts(pump)) == logged == 1
+        assert counts(pump)["repeated"] == 3 * len(values)
+        assert counts(pump)["scored"] == len(values) - WARM_UP_ROWS
+
+
+def test_the_last_answers_are_remembered_for_as_many_messages_as_there_are_credits(
+    pump: RawStream,
+) -> None:
+    scores = [push(pump, i, calm(1))[0] for i in range(CREDITS + 4)]
+    for i in range(4, CREDITS + 4):
+        np.testing.assert_array_equal(push(pump, i, calm(1))[0], scores[i])
+    assert push(pump, 3, calm(1))[1] == [REPEATED]
+
+
+# Refusals ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "reason"),
+    [
+        (np.ones((3, 2), np.int32), {}, r"values are int32 \[3, 2\], wanted float32 or float64"),
+        (np.ones((3, 2), np.float16), {}, r"values are float16 \[3, 2\], wanted float32"),
+        (np.ones((3, 3)), {}, r"values are float64 \[3, 3\], wanted .* \[rows, 2\]"),
+        (np.ones(3), {}, r"values are float64 \[3\], wanted"),
+        (np.ones((1, 3, 2)), {}, r"values are float64 \[1, 3, 2\], wanted"),
+        (np.ones((MAX_ROWS + 1, 2)), {}, f"{MAX_ROWS + 1} rows at once, at most {MAX_ROWS}"),
+        (np.ones((3, 2)), {"first_time_ns": 2**63 - 1}, "3 rows at 10 Hz from .* end beyond"),
+        (np.ones((3, 2)), {"rate_hz": 1e-10}, "3 rows at 1e-10 Hz from .* end beyond"),
+        (np.ones((3, 2)), {"rate_hz": 5e-324}, "3 rows at .* end beyond"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_and_the_stream_goes_on(
+    pump: RawStream, values: NDArray[Any], options: dict[str, Any], reason: str
+) -> None:
+    start = ready(pump)
+    reply, _, _ = pump.push(start, values, **options)
+    assert isinstance(reply, Rejected)
+    assert reply.code == "bad_input"
+    assert re.search(reason, reply.reason)
+    assert push(pump, start, calm(3))[1] == [SCORED] * 3
+
+
+def test_row_numbers_beyond_what_an_alert_can_carry_are_refused(server: Server) -> None:
+    with RawStream(server.listening[0], next_sequence=2**62 - 30) as pump:
+        values = np.concatenate([calm(20), loud(10)])
+        reply, _, _ = pump.push(2**62 - 30, values, first_time_ns=10**18)
+        assert isinstance(reply, Scores)
+        reply, _, _ = pump.push(2**62, calm(1), first_time_ns=10**18)
+        assert isinstance(reply, Rejected)
+        assert reply.reason == f"row numbers end at {2**62}"
+        assert [a.event for a in alerts(pump)] == ["open", "update"]
+
+
+def test_the_log_stays_readable_at_the_last_time_that_is_accepted(
+    server: Server, tmp_path: Path
+) -> None:
+    # One alert that cannot be decoded would spoil every page, and the next start of the server.
+    with RawStream(server.listening[0]) as pump:
+        values = np.concatenate([calm(20), loud(5)])
+        reply, _, _ = pump.push(0, values, first_time_ns=2**63 - 26 * 10**9, rate_hz=1.0)
+        assert isinstance(reply, Scores)
+        (opened,) = alerts(pump)
+        assert opened.time_ns == 2**63 - 26 * 10**9 + 21 * 10**9
+
+
+def test_another_tensor_than_values_is_refused(pump: RawStream) -> None:
+    pump.tell(pump.samples(0), {"rows": calm(3)})
+    reply, _ = pump.hear()
+    assert isinstance(reply, Rejected)
+    assert reply.reason == "wanted tensor 'values', found ['rows']"
+
+
+def test_samples_of_a_stream_that_was_not_opened_are_refused(pump: RawStream) -> None:
+    pump.session = "another"
+    reply, _, _ = pump.push(0, calm(3))
+    assert isinstance(reply, Rejected)
+    assert (reply.code, reply.hint) == ("unknown_stream", "open it again")
+
+
+# Opening -----------------------------------------------------------------------------------------
+
+
+def test_an_opened_stream_says_what_it_takes(pump: RawStream) -> None:
+    assert pump.opened == StreamOpened(
+        id=pump.opened.id,
+        stream="pump",
+        next_sequence=0,
+        credits=CREDITS,
+        max_rows=MAX_ROWS,
+        warm_up_rows=WARM_UP_ROWS,
+        model=MODEL,
+        threshold=3.0,
+    )
+
+
+def test_channels_are_found_by_name_whatever_their_order_and_company(server: Server) -> None:
+    values = np.random.default_rng(1).normal(size=(40, 4))
+    values[30:] *= 20.0
+    columns = [3, 1]  # of `CHANNELS`
+    with RawStream(server.listening[0], channels=["x", "current", "y", "speed"]) as pump:
+        scores, _ = push(pump, 0, values)
+        (opened,) = (a for a in alerts(pump) if a.event == "open")
+    offline = SignalScorer(anomaly_manifest(), tiny_scorer).push(values[:, columns])
+    np.testing.assert_allclose(scores, offline.scores, rtol=0, atol=1e-5)
+    row = np.abs(values[opened.row, columns])
+    assert {c.name: pytest.approx(c.share) for c in opened.channels} == dict(
+        zip(CHANNELS, row / row.sum(), strict=True)
+    )
+
+
+def test_a_stream_that_lacks_a_channel_is_refused_and_does_not_take_the_name(
+    server: Server,
+) -> None:
+    with RawStream(server.listening[0], session="wrong", channels=["speed", "temp"]) as wrong:
+        assert wrong.opened == Rejected(
+            id=wrong.opened.id,
+            code="bad_input",
+            reason="stream 'pump' lacks channel 'current', found ['speed', 'temp']",
+            hint=f"model 'tiny-anomaly' wants {CHANNELS}",
+        )
+        assert wrong.status().streams == {}
+        with RawStream(server.listening[0], session="right") as right:
+            assert isinstance(right.opened, StreamOpened)
+
+
+def test_reopening_without_a_channel_is_refused_and_the_stream_goes_on_as_it_was(
+    pump: RawStream,
+) -> None:
+    start = ready(pump)
+    refused = pump.ask(pump.opening(channels=["speed"]))
+    assert isinstance(refused, Rejected)
+    assert push(pump, start, calm(3))[1] == [SCORED] * 3
+
+
+@pytest.mark.parametrize("model", ["identity", "nobody"])
+def test_a_model_that_scores_no_streams_is_refused(server: Server, model: str) -> None:
+    with RawStream(server.listening[0], model=model) as pump:
+        assert isinstance(pump.opened, Rejected)
+        assert pump.opened.code == "unknown_model"
+        assert pump.opened.hint == "models that do: tiny-anomaly"
+
+
+def test_a_stream_that_no_table_fits_is_refused(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, streams=[StreamConfig(match="press-*")]) as server,
+        RawStream(server.listening[0]) as pump,
+        RawStream(server.listening[0], "press-1") as press,
+    ):
+        assert isinstance(pump.opened, Rejected)
+        assert pump.opened.reason == "no [[streams]] table fits 'pump'"
+        assert isinstance(press.opened, StreamOpened)
+
+
+def test_a_second_session_is_refused_while_the_first_lives_and_welcome_after_its_close(
+    server: Server,
+) -> None:
+    endpoint = server.listening[0]
+    with RawStream(endpoint, session="first") as first:
+        with RawStream(endpoint, session="second") as second:
+            assert isinstance(second.opened, Rejected)
+            assert second.opened.code == "stream_taken"
+            assert "silent for 10 s" in second.opened.hint
+            start = ready(first)
+            close = messages.CloseStream(id=first.next_id(), stream="pump", session="first")
+            closed = first.ask(close)
+            assert isinstance(closed, messages.StreamClosed)
+            assert closed.next_sequence == start
+            assert isinstance(second.ask(second.opening()), StreamOpened)
+            assert push(second, 0, calm(8))[1] == [WARMING_UP] * WARM_UP_ROWS + [SCORED]
+        reply, _, _ = first.push(start, calm(1))
+        assert isinstance(reply, Rejected)
+        assert reply.code == "unknown_stream"
+
+
+def test_a_second_session_takes_a_silent_stream_over(tmp_path: Path) -> None:
+    tables = [StreamConfig(silent_after_s=0.1, detector=QUICK)]
+    with serving(tmp_path, streams=tables) as server:
+        endpoint = server.listening[0]
+        with RawStream(endpoint, session="first") as first, RawStream(endpoint, "spy") as spy:
+            start = ready(first)
+            until(lambda: spy.status().streams["pump"]["state"] == "silent")
+            with RawStream(endpoint, session="second") as second:
+                assert isinstance(second.opened, StreamOpened)
+                reply, _, _ = first.push(start, calm(1))
+                assert isinstance(reply, Rejected)
+                assert reply.code == "unknown_stream"
+                assert push(second, 0, calm(1))[1] == [WARMING_UP]
+
+
+def test_a_stream_is_not_silent_while_its_rows_wait_here(tmp_path: Path) -> None:
+    # Else another session could take it over, and both would open incidents.
+    with serving(tmp_path, streams=[StreamConfig(silent_after_s=0.05)]) as server:
+        engine = obedient(server, MODEL)
+        endpoint = server.listening[0]
+        with RawStream(endpoint, session="first") as first, RawStream(endpoint, "spy") as spy:
+            engine.gate.clear()
+            first.tell(first.samples(0), {"values": calm(20)})
+            until(lambda: engine.runs)
+            seen = {spy.status().streams["pump"]["state"] for _ in range(200)}
+            until(lambda: spy.status().streams["spy"]["state"] == "silent")
+            seen.add(spy.status().streams["pump"]["state"])
+            assert seen == {"warming_up"}
+            with RawStream(endpoint, session="second") as second:
+                assert isinstance(second.opened, Rejected)
+                assert second.opened.code == "stream_taken"
+            engine.gate.set()
+            assert isinstance(first.hear()[0], Scores)
+            until(lambda: spy.status().streams["pump"]["state"] == "silent")
+
+
+def test_a_session_must_open_the_stream_again_over_a_new_connection(server: Server) -> None:
+    # The old connection may have lost messages, which must come before any new ones.
+    endpoint = server.listening[0]
+    with RawStream(endpoint) as old, RawStream(endpoint, "other") as new:
+        start = ready(old)
+        new.stream = "pump"
+        reply, _, _ = new.push(start + 5, calm(1))
+        assert isinstance(reply, Rejected)
+        assert (reply.code, reply.hint) == ("unknown_stream", "open it again")
+        opened = new.ask(new.opening(next_sequence=0))
+        assert isinstance(opened, StreamOpened)
+        assert opened.next_sequence == start
+        assert push(new, start, calm(5))[1] == [SCORED] * 5
+        reply, _, _ = old.push(start + 5, calm(1))
+        assert isinstance(reply, Rejected)
+        assert reply.code == "unknown_stream"
+
+
+def test_streams_are_bounded_and_a_silent_one_makes_room(tmp_path: Path) -> None:
+    tables = [StreamConfig(match="brief", silent_after_s=0.1), StreamConfig()]
+    with serving(tmp_path, streams=tables, max_streams=2) as server:
+        endpoint = server.listening[0]
+        with contextlib.ExitStack() as stack:
+            brief, long = (stack.enter_context(RawStream(endpoint, n)) for n in ("brief", "long"))
+            third = stack.enter_context(RawStream(endpoint, "third"))
+            if isinstance(third.opened, Rejected):  # unless `brief` was silent already
+                assert third.opened.code == "overloaded"
+            until(lambda: isinstance(third.ask(third.opening()), StreamOpened))
+            assert sorted(long.status().streams) == ["long", "third"]
+            reply, _, _ = brief.push(0, calm(1))
+            assert isinstance(reply, Rejected)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (StreamConfig(model="identity"), "name model 'identity', which is not served or scores"),
+        (StreamConfig(model="nobody"), "name model 'nobody', which is not served or scores"),
+        (
+            StreamConfig(detector=DetectorConfig(release_threshold=3.5)),
+            r"release_threshold is 3\.5, wanted at most the threshold of model 'tiny-anomaly', 3",
+        ),
+    ],
+)
+def test_a_table_that_cannot_work_stops_the_server_at_its_start(
+    tmp_path: Path, table: StreamConfig, message: str
+) -> None:
+    config = server_config(tmp_path, streams=[table])
+    with pytest.raises(ConfigError, match=message):
+        Server(config)
+    Server(server_config(tmp_path))._shut_down()  # the first left nothing locked
+
+
+# Credits -----------------------------------------------------------------------------------------
+
+
+def test_more_messages_than_credits_are_refused_until_one_is_answered(server: Server) -> None:
+    engine = obedient(server, MODEL)
+    with RawStream(server.listening[0]) as pump:
+        engine.gate.clear()
+        for i in range(CREDITS + 3):
+            pump.tell(pump.samples(8 * i), {"values": calm(8)})
+        for _ in range(3):
+            reply, _ = pump.hear()
+            assert isinstance(reply, Rejected)
+            assert reply.code == "no_credit"
+        engine.gate.set()
+        answers = [pump.hear()[0] for _ in range(CREDITS)]
+        assert [a.sequence for a in answers if isinstance(a, Scores)] == [
+            8 * i for i in range(CREDITS)
+        ]
+        assert push(pump, 8 * CREDITS, calm(1))[1] == [SCORED]
+
+
+def test_a_credit_is_free_as_soon_as_its_answer_is_read(server: Server) -> None:
+    with RawStream(server.listening[0]) as pump:
+        for i in range(CREDITS):
+            pump.tell(pump.samples(i), {"values": calm(1)})
+        for i in range(CREDITS, 1000):
+            assert isinstance(pump.hear()[0], Scores)
+            pump.tell(pump.samples(i), {"values": calm(1)})
+        assert all(isinstance(pump.hear()[0], Scores) for _ in range(CREDITS))
+
+
+def test_streams_have_credits_of_their_own(server: Server) -> None:
+    engine = obedient(server, MODEL)
+    endpoint = server.listening[0]
+    with RawStream(endpoint, "a") as a, RawStream(endpoint, "b") as b:
+        engine.gate.clear()
+        for i in range(CREDITS + 1):
+            a.tell(a.samples(8 * i), {"values": calm(8)})
+        assert isinstance(a.hear()[0], Rejected)
+        b.tell(b.samples(0), {"values": calm(8)})
+        engine.gate.set()
+        assert isinstance(b.hear()[0], Scores)
+
+
+def test_after_a_full_queue_a_stream_takes_nothing_until_it_is_opened_again(
+    tmp_path: Path,
+) -> None:
+    # Else the rows that follow would be taken, and those that were refused come late.
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serving(tmp_path, queue=1))
+        engine = obedient(server, MODEL)
+        pump = stack.enter_context(RawStream(server.listening[0]))
+        engine.gate.clear()
+        pump.tell(pump.samples(0), {"values": calm(8)})
+        until(lambda: engine.runs)  # the first one runs, the second one waits
+        for i in (1, 2):
+            pump.tell(pump.samples(8 * i), {"values": calm(8)})
+        reply, _ = pump.hear()
+        assert isinstance(reply, Rejected)
+        assert reply.code == "overloaded"
+        assert "open the stream again" in reply.hint
+        engine.gate.set()
+        answers = [pump.hear()[0] for _ in range(2)]
+        assert [a.sequence for a in answers if isinstance(a, Scores)] == [0, 8]
+        reply, _, _ = pump.push(24, calm(8))
+        assert isinstance(reply, Rejected)
+        assert reply.code == "unknown_stream"
+        opened = pump.ask(pump.opening())
+        assert isinstance(opened, StreamOpened)
+        assert opened.next_sequence == 16
+        assert push(pump, 16, calm(8))[1] == [SCORED] * 8
+
+
+# Incidents ---------------------------------------------------------------------------------------
+
+
+def test_an_incident_says_when_where_and_why(pump: RawStream) -> None:
+    start = ready(pump)  # 20
+    values = np.tile([9.0, 3.0], (6, 1))
+    reply, _, _ = pump.push(start, values)
+    assert isinstance(reply, Scores)
+    assert reply.incident == 1
+    (opened,) = alerts(pump)
+    time_ns = 10**18 + 21 * 10**8
+    assert (opened.event, opened.incident, opened.row, opened.rows) == ("open", 1, 21, 2)
+    assert (opened.start_time_ns, opened.time_ns) == (time_ns - 10**8, time_ns)
+    assert (opened.score, opened.peak_score, opened.threshold) == (6.0, 6.0, 3.0)
+    assert [(c.name, c.share) for c in opened.channels] == [("speed", 0.75), ("current", 0.25)]
+    assert (opened.stream, opened.model, opened.space_id) == ("pump", MODEL, "tiny")
+    reply, _, _ = pump.push(start + 6, calm(5))
+    assert isinstance(reply, Scores)
+    assert reply.incident == 0
+    assert [(a.event, a.incident, a.row, a.rows) for a in alerts(pump, since=1)] == [
+        ("update", 1, 26, 7),
+        ("close", 1, 28, 9),
+    ]
+    assert alerts(pump)[-1].start_time_ns == time_ns - 10**8
+
+
+def test_what_is_acknowledged_is_in_the_log_by_then(pump: RawStream) -> None:
+    sequence = ready(pump)
+    for number in range(1, 40, 2):
+        reply, _, _ = pump.push(sequence, loud(2))
+        assert isinstance(reply, Scores)
+        assert [a.sequence for a in alerts(pump, since=number - 1)] == [number] == [reply.incident]
+        pump.push(sequence + 2, calm(3))
+        sequence += 5
+
+
+def test_a_new_server_goes_on_with_the_incident_that_is_open_and_closes_it(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server, RawStream(server.listening[0], session="a") as pump:
+        start = ready(pump)
+        assert pump.push(start, loud(4, 8.0))[0].incident == 1
+        (opened,) = alerts(pump)
+    with serving(tmp_path) as server, RawStream(server.listening[0], session="b") as pump:
+        reply, _, states = pump.push(0, loud(WARM_UP_ROWS, 7.0))
+        assert isinstance(reply, Scores)
+        assert reply.incident == 1
+        assert set(states) == {WARMING_UP}
+        assert counts(pump)["state"] == "incident"
+        assert pump.push(7, np.concatenate([loud(4, 6.0), calm(3)]))[0].incident == 0
+        found = alerts(pump, since=1)
+        assert {a.incident for a in found} == {1}
+        assert [a.event for a in found] == ["update", "update", "close"]
+        assert {a.peak_score for a in found} == {8.0}
+        assert {a.start_time_ns for a in found} == {opened.start_time_ns}
+        reply, _, _ = pump.push(14, loud(2))
+        assert isinstance(reply, Scores)
+        assert reply.incident == alerts(pump)[-1].sequence == 5
+
+
+def test_incidents_of_several_streams_do_not_mix(server: Server) -> None:
+    endpoint = server.listening[0]
+    with RawStream(endpoint, "a") as a, RawStream(endpoint, "b") as b:
+        for stream in (a, b):
+            ready(stream)
+        assert a.push(20, loud(2))[0].incident == 1
+        assert b.push(20, loud(2))[0].incident == 2
+        assert a.push(22, calm(3))[0].incident == 0
+        assert b.push(22, calm(1))[0].incident == 2
+        assert [(x.stream, x.event, x.incident) for x in alerts(a)] == [
+            ("a", "open", 1),
+            ("b", "open", 2),
+            ("a", "close", 1),
+        ]
+
+
+# Failures ----------------------------------------------------------------------------------------
+
+
+def not_a_number(outputs: Any) -> Any:
+    return {**outputs, "score": np.full_like(outputs["score"], np.nan)}
+
+
+def infinite(outputs: Any) -> Any:
+    return {**outputs, "score": np.full_like(outputs["score"], np.inf)}
+
+
+def test_a_failing_engine_is_said_so_the_stream_warms_up_anew_and_others_do_not(
+    server: Server,
+) -> None:
+    engine = obedient(server, MODEL)
+    endpoint = server.listening[0]
+    with RawStream(endpoint, "a") as a, RawStream(endpoint, "b") as b:
+        start = ready(a)
+        ready(b)
+        engine.failure = RuntimeError("secret details")
+        reply, _, _ = a.push(start, calm(4))
+        assert reply == Failed(id=reply.id, reason="internal error, see the log")
+        engine.failure = None
+        assert counts(a)["state"] == "warming_up"
+        assert push(b, start, calm(4))[1] == [SCORED] * 4
+        assert push(a, start, calm(9))[1] == [WARMING_UP] * WARM_UP_ROWS + [SCORED] * 2
+        assert a.status().counters["dropped.failed"] == 1
+
+
+@pytest.mark.parametrize("garble", [not_a_number, infinite])
+def test_a_model_that_computes_no_finite_score_fails_loudly(
+    server: Server, garble: Callable[[Any], Any]
+) -> None:
+    engine = obedient(server, MODEL)
+    with RawStream(server.listening[0]) as pump:
+        start = ready(pump)
+        engine.replace = garble
+        reply, _, _ = pump.push(start, calm(4))
+        assert isinstance(reply, Failed)
+        assert reply.reason == "model 'tiny-anomaly' gave a score that is not finite"
+        assert push(pump, start, calm(3))[1] == [WARMING_UP] * 3  # no window, so no model
+
+
+def test_a_failure_ends_no_incident_and_counts_nothing_twice(server: Server) -> None:
+    engine = obedient(server, MODEL)
+    with RawStream(server.listening[0]) as pump:
+        start = ready(pump) + 10  # a gap of ten rows
+        engine.failure = RuntimeError("broken")
+        for _ in range(3):
+            assert isinstance(pump.push(start, calm(9))[0], Failed)
+        assert "gaps" not in counts(pump)
+        engine.failure = None
+        assert pump.push(start, np.concatenate([calm(9), loud(2)]))[0].incident == 1
+        assert (counts(pump)["gaps"], counts(pump)["missing"]) == (1, 10)
+        engine.failure = RuntimeError("broken")
+        assert isinstance(pump.push(start + 11, calm(9))[0], Failed)
+        engine.failure = None
+        assert counts(pump)["state"] == "incident"
+        reply, _, _ = pump.push(start + 11, calm(9))
+        assert isinstance(reply, Scores)
+        assert reply.incident == 1
+
+
+def test_rows_whose_alerts_cannot_be_written_are_not_acknowledged(
+    server: Server, tmp_path: Path
+) -> None:
+    with (
+        RawStream(server.listening[0]) as pump,
+        contextlib.closing(sqlite3.connect(tmp_path / "state" / "alerts.db")) as disk,
+    ):
+        start = ready(pump)
+        disk.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON alerts "
+            "BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+        )
+        for _ in range(2):
+            reply, _, _ = pump.push(start, np.concatenate([calm(9), loud(3)]))
+            assert isinstance(reply, Failed)
+            assert reply.reason.endswith("alerts.db cannot be written: disk full")
+        opened = pump.ask(pump.opening())
+        assert isinstance(opened, StreamOpened)
+        assert opened.next_sequence == start
+        assert alerts(pump) == []
+        disk.execute("DROP TRIGGER full")
+        reply, _, _ = pump.push(start, np.concatenate([calm(9), loud(3)]))
+        assert isinstance(reply, Scores)
+        assert (reply.incident, reply.next_sequence) == (1, start + 12)
+        (opened_alert,) = alerts(pump)
+        assert (opened_alert.event, opened_alert.row, opened_alert.rows) == ("open", start + 10, 2)
+
+
+# What heartbeats say -----------------------------------------------------------------------------
+
+
+def steps() -> Sequence[tuple[NDArray[Any], str]]:
+    return [
+        (calm(3), "warming_up"),
+        (calm(9), "normal"),
+        (np.full((2, 2), np.nan), "filled"),
+        (np.full((4, 2), np.nan), "hole"),
+        (calm(8), "normal"),
+        (loud(2), "incident"),
+        (calm(3), "normal"),
+    ]
+
+
+def test_a_streams_state_follows_its_rows_and_ends_in_silence(tmp_path: Path) -> None:
+    tables = [StreamConfig(match="watched", detector=QUICK, silent_after_s=0.3), StreamConfig()]
+    with serving(tmp_path, streams=tables) as server:
+        endpoint = server.listening[0]
+        with RawStream(endpoint, "watched") as watched, RawStream(endpoint, "other") as other:
+            sequence = 0
+            for values, state in steps():
+                push(watched, sequence, values)
+                sequence += len(values)
+                assert other.status().streams["watched"]["state"] == state
+            until(lambda: other.status().streams["watched"]["state"] == "silent")
+            push(watched, sequence, calm(1))
+            assert other.status().streams["watched"]["state"] == "normal"
+            assert other.status().streams["other"]["state"] == "warming_up"
