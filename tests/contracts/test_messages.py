@@ -30,7 +30,7 @@ from limpet.contracts.signals import RowState
 from limpet.contracts.tensors import DTYPES, TensorSpec
 from limpet.contracts.wire import MAX_REPLY_HEADER_BYTES, MAX_REQUEST_HEADER_BYTES
 from limpet.runtime.config import ServerSection
-from limpet.runtime.server import FUTURE_NS, HANDSHAKE_S, MAX_REASON_CHARS
+from limpet.runtime.server import FUTURE_NS, HANDSHAKE_S, MAX_REASON_CHARS, MAX_SUBSCRIPTION_BYTES
 from limpet.runtime.streams import CREDITS, MAX_ROWS
 from tests.contracts import wire_golden
 
@@ -197,6 +197,7 @@ def test_the_specification_gives_the_limits_that_hold() -> None:
         "unanswered samples of a stream": CREDITS,
         "rows of one samples": MAX_ROWS,
         "alerts in a page": 100,
+        "what a subscriber sends at once": MAX_SUBSCRIPTION_BYTES,
         "handshake of a new connection": HANDSHAKE_S,
     }
     assert f"at most {MAX_REASON_CHARS} characters" in section("rejected")

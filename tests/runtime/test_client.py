@@ -65,6 +65,13 @@ def tell(connection: Connection, value: float = 1.0, **options: Any) -> int:
     return request.id
 
 
+def send_images(connection: Connection, count: int) -> None:
+    image = {"x": np.zeros((1, 1 << 16), np.float32)}
+    for _ in range(count):
+        request = Infer(id=connection.next_id(), model="identity")
+        connection.send(request, image, time.monotonic() + 0.1)
+
+
 def hear(connection: Connection) -> Reply:
     answer = connection.receive(time.monotonic() + PATIENCE_S)
     assert answer is not None, "the server does not answer"
@@ -252,10 +259,7 @@ def test_requests_that_nobody_reads_are_bounded_and_said(tmp_path: Path) -> None
             RobotClient(f"ipc://{tmp_path}/deaf") as robot,
             pytest.raises(RequestTimeoutError, match="takes no more requests"),
         ):
-            for _ in range(1000):
-                request = Infer(id=robot.next_id(), model="identity")
-                image = {"x": np.zeros((1, 1 << 16), np.float32)}
-                robot.send(request, image, time.monotonic() + 0.1)
+            send_images(robot, 1000)
 
 
 def test_a_server_that_ends_in_a_request_costs_that_request_only(tmp_path: Path) -> None:

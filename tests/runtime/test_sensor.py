@@ -30,7 +30,6 @@ from tests.runtime.serving import (
     Proxy,
     obedient,
     serving,
-    until,
 )
 
 SCORED, FILLED, WARMING_UP, HOLE, REPEATED, LATE = RowState

@@ -473,7 +473,7 @@ def test_work_that_takes_too_long_is_given_up_and_its_end_harms_nobody(
         start = time.monotonic()
         until(lambda: "did not finish" in caplog.text)
         assert time.monotonic() - start < 5.0
-    assert "model identity did not finish 2 requests in time" in caplog.text
+    assert "model identity did not finish in time, 2 requests wait" in caplog.text
     # The workers go on in a server that is gone; nothing they do may reach a file of others.
     with ExitStack() as stack:
         pipes = [os.pipe() for _ in range(8)]

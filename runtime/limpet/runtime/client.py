@@ -33,6 +33,7 @@ from limpet.contracts.errors import (
 from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
+from limpet.runtime.frames import receive_frames, send_frames
 
 CLOCK_ROUNDS = 8
 CLOCK_EVERY_S = 30.0
@@ -103,27 +104,28 @@ class Connection:
                     f"no server at {self.endpoint}", "start one with: limpet serve CONFIG"
                 )
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            send_frames(self._socket, frames)
         except zmq.Again:
             if not _poll(self._socket, zmq.POLLOUT, deadline_s):
                 raise RequestTimeoutError(f"{self.endpoint} takes no more requests") from None
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            send_frames(self._socket, frames)
 
     def _is_connected(self) -> bool:
-        while self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             event = recv_monitor_message(self._monitor)["event"]
             self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._connected
 
     def receive(self, deadline_s: float) -> tuple[Reply, Tensors] | None:
         """The next reply, or None where none came until `deadline_s` (monotonic)."""
-        while _poll(self._socket, zmq.POLLIN, deadline_s):
-            frames = self._socket.recv_multipart(copy=False)
+        while True:
             try:
+                frames = receive_frames(self._socket, _milliseconds_until(deadline_s))
                 return decode_reply([frame.buffer for frame in frames])
+            except zmq.Again:
+                return None
             except WireError:
                 continue  # an id that cannot be read belongs to no request of ours
-        return None
 
     def request(
         self,
@@ -213,8 +215,11 @@ class Connection:
 
 
 def _poll(socket: zmq.Socket[bytes], flags: int, deadline_s: float) -> bool:
-    timeout_ms = max(0, math.ceil((deadline_s - time.monotonic()) * 1000))
-    return bool(socket.poll(timeout_ms, flags))
+    return bool(socket.poll(_milliseconds_until(deadline_s), flags))
+
+
+def _milliseconds_until(deadline_s: float) -> int:
+    return max(0, math.ceil((deadline_s - time.monotonic()) * 1000))
 
 
 def as_error(reply: Reply) -> Exception:

@@ -128,7 +128,8 @@ class SensorStream:
     def send(
         self, values: NDArray[np.floating], first_time_ns: int | None = None
     ) -> list[ScoredRows]:
-        """Sends rows; waits only while the server's credits are used up.
+        """Sends rows; waits only while the server's credits are used up, or for a server that
+        has stopped or does not know the stream any more.
 
         Args:
             values: float32 or float64 (n, channels); NaN where a channel was not measured.

@@ -33,6 +33,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, decode_request, encode, peek_id
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.config import ServerConfig
+from limpet.runtime.frames import receive_frames, send_frames
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import ServedModel, load_models
 from limpet.runtime.scheduler import Mailbox, ModelWorker
@@ -46,8 +47,6 @@ DRAIN_TURN_S = 0.005
 """Longest sleep while workers finish: no socket says when a thread has ended."""
 GREETING_S = 0.05
 """A new subscriber gets a heartbeat within this time; many of them share one."""
-MAX_FRAMES = messages.MAX_TENSORS + 3
-"""Identity, header and tensors, and one by which a message with too many is known."""
 MAX_REASON_CHARS = 1000
 """Longest text in a refusal, which may quote what a node sent."""
 HANDSHAKE_S = 5.0
@@ -74,7 +73,7 @@ class Server:
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
         self._clock, self._metrics = Clock(), Metrics()
-        self._started_s = time.monotonic()
+        self._started_s, self._version = time.monotonic(), version("limpet")
         self._stop_requested = False
         self._io_thread = threading.get_ident()
         self._models = load_models(config.models)
@@ -127,13 +126,18 @@ class Server:
 
     # The I/O thread -----------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Serves until `stop` is called, then finishes what was accepted."""
+    def run(self) -> bool:
+        """Serves until `stop` is called, then finishes what was accepted.
+
+        Returns:
+            Whether it did. Where a model took longer than `drain_s`, its thread is still inside the
+            engine, and Python ends in an abort if it takes the usual way out meanwhile.
+        """
         self._io_thread = threading.get_ident()
         self._turn_while(lambda: not self._stop_requested, "serving", math.inf)
         deadline_s = time.monotonic() + self._config.server.drain_s
         self._turn_while(lambda: self._has_work(deadline_s), "stopping", DRAIN_TURN_S)
-        self._shut_down()
+        return self._shut_down()
 
     def _turn_while(
         self, wanted: Callable[[], bool], state: ServerState, longest_sleep_s: float
@@ -183,24 +187,10 @@ class Server:
     def _read_requests(self, limit: int) -> None:
         for _ in range(limit):
             try:
-                identity, *frames = self._receive()
+                identity, *frames = receive_frames(self._router)
             except zmq.Again:
                 return
             self._handle(identity.bytes, [frame.buffer for frame in frames])
-
-    def _receive(self) -> list[zmq.Frame]:
-        """The frames of one message; of more than a request may have, those too many are dropped.
-
-        libzmq bounds the size of a frame and not their number, so a message may have millions.
-        """
-        frames = [self._router.recv(zmq.NOBLOCK, copy=False)]
-        more = frames[0].more
-        while more:
-            frame = self._router.recv(copy=False)
-            more = frame.more
-            if True:
-                frames.append(frame)
-        return frames
 
     def _handle(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         arrived_ns = time.monotonic_ns()
@@ -244,7 +234,7 @@ class Server:
 
     def _send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         try:
-            self._router.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
+            send_frames(self._router, [identity, *frames])
         except zmq.Again:
             self._metrics.count("dropped.reply_peer_does_not_read")
         except zmq.ZMQError as error:
@@ -259,7 +249,7 @@ class Server:
             messages.Welcome(
                 id=request.id,
                 server=self._config.server.name,
-                limpet=version("limpet"),
+                limpet=self._version,
                 alerts=self.publishing,
                 models=[model.info() for model in self._models.values()],
             ),
@@ -511,11 +501,11 @@ class Server:
 
     # The end --------------------------------------------------------------------------------------
 
-    def _shut_down(self) -> None:
+    def _shut_down(self) -> bool:
         """Answers what nobody will work on with `stopping`, closes everything."""
-        for name, worker in self._workers.items():
-            if not worker.stop(0.0):
-                log.error("model %s did not finish %d requests in time", name, worker.waiting)
+        late = {n: w.waiting for n, w in self._workers.items() if not w.stop(0.0)}
+        for name, waiting in late.items():
+            log.error("model %s did not finish in time, %d requests wait", name, waiting)
         self._mailbox.run()
         self._read_requests(10_000)
         self._publish_heartbeat("stopping")
@@ -523,6 +513,7 @@ class Server:
         self._xpub.close()
         self._context.term()
         self._opened.close()
+        return not late
 
 
 def _finish(stream: Stream) -> None:

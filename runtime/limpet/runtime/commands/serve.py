@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 from pathlib import Path
 
@@ -30,5 +32,8 @@ def command(config: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     click.echo(f"ready {' '.join(server.listening)}")
-    server.run()
+    finished = server.run()
     click.echo("stopped")
+    if not finished:
+        logging.shutdown()
+        os._exit(0)  # at once: see `Server.run`

@@ -1,0 +1,57 @@
+"""Multipart messages on a ZeroMQ socket, frame by frame.
+
+pyzmq's `send_multipart` and `recv_multipart` spend several microseconds a frame on flags; here the
+flags are plain numbers, small frames are copied, which is quicker than tracking them, and the
+number of frames is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import zmq
+
+from limpet.contracts import messages
+from limpet.contracts.wire import Buffer
+
+MAX_FRAMES = messages.MAX_TENSORS + 3
+"""Frames of a message that are kept: identity, header, tensors, and one more to be refused for."""
+COPY_BELOW_BYTES = 64 * 1024
+_NOW, _MORE, _RCVTIMEO = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
+
+
+def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
+    """Sends a message without waiting; large frames are not copied and must not change any more.
+
+    Raises:
+        zmq.Again: The socket takes no message now; nothing of this one was sent.
+    """
+    last = len(frames) - 1
+    for index, frame in enumerate(frames):
+        flags = _NOW if index == last else _NOW | _MORE
+        socket.send(frame, flags, copy=len(frame) < COPY_BELOW_BYTES)
+
+
+def receive_frames(socket: zmq.Socket[bytes], timeout_ms: int | None = None) -> list[zmq.Frame]:
+    """Receives a message; of one with more than `MAX_FRAMES` the rest is dropped.
+
+    libzmq bounds the size of a frame and not their number, so a message may have millions.
+
+    Args:
+        socket: Where from.
+        timeout_ms: Longest wait; None does not wait at all.
+
+    Raises:
+        zmq.Again: None came.
+    """
+    if timeout_ms is None:
+        frame = socket.recv(_NOW, copy=False)
+    else:
+        socket.setsockopt(_RCVTIMEO, timeout_ms)
+        frame = socket.recv(copy=False)
+    frames = [frame]
+    while frame.more:
+        frame = socket.recv(_NOW, copy=False)
+        if len(frames) < MAX_FRAMES:
+            frames.append(frame)
+    return frames
