@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 
 import zmq
 
@@ -21,6 +20,7 @@ from limpet.contracts.errors import RequestError, WireError
 from limpet.contracts.messages import Alert, Heartbeat
 from limpet.contracts.wire import decode_published
 from limpet.runtime.client import Connection, same_transport
+from limpet.runtime.closing import Closing
 
 SILENT_AFTER_BEATS = 3
 ASK_AGAIN_S = 0.5
@@ -52,7 +52,7 @@ class LogReplaced:
 Event = Alert | ServerSilent | ServerBack | LogReplaced
 
 
-class AlertFeed:
+class AlertFeed(Closing):
     """Follows a server's alerts.
 
     Args:
@@ -94,17 +94,6 @@ class AlertFeed:
         self.last = page.last if since is None else since
         self._in_doubt = page.last != self.last or page.log_id != self._log_id
         self._beat_s, self._interval_s, self._silent = time.monotonic(), 1.0, False
-
-    def __enter__(self) -> AlertFeed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Closes the sockets."""

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -33,6 +32,7 @@ from limpet.contracts.errors import (
 from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
+from limpet.runtime.closing import Closing
 from limpet.runtime.frames import receive_frames, send_frames
 
 CLOCK_ROUNDS = 8
@@ -275,19 +275,8 @@ class Inference:
     total_s: float
 
 
-class RobotClient(Connection):
+class RobotClient(Connection, Closing):
     """A robot node: asks for inferences, one at a time."""
-
-    def __enter__(self) -> RobotClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def infer(
         self,

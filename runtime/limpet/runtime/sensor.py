@@ -17,7 +17,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from limpet.contracts.messages import Reply
 from limpet.contracts.signals import Float32, States
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.client import Connection, as_error
+from limpet.runtime.closing import Closing
 
 RESEND_AFTER_S = 1.0
 """Seconds without any acknowledgement after which the stream is opened again."""
@@ -62,7 +62,7 @@ class _Rows:
     sent_s: float | None = None
 
 
-class SensorStream:
+class SensorStream(Closing):
     """A stream of rows to one server.
 
     Args:
@@ -104,17 +104,6 @@ class SensorStream:
         except LimpetError:
             self._connection.close()
             raise
-
-    def __enter__(self) -> SensorStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def unacknowledged_rows(self) -> int:
@@ -163,6 +152,17 @@ class SensorStream:
         self._send_waiting()
         self._collect(until_waiting=self.opened.credits)
         self._receive(time.monotonic())
+        return self._take()
+
+    def wait(self, seconds: float) -> list[ScoredRows]:
+        """Lets time pass between two measurements; returns rows acknowledged meanwhile.
+
+        Raises:
+            RejectedError, FailedError: As `send`.
+        """
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            self._receive(until_s)
         return self._take()
 
     def flush(self) -> list[ScoredRows]:

@@ -95,7 +95,7 @@ def command(
             for row, values, time_ns in _chunks(recording, start, stop, factor):
                 if factor is not None:
                     due_s = started_s + (row + len(values) - 1) / recording.rate_hz / factor
-                    time.sleep(max(0.0, due_s - time.monotonic()))
+                    note_scores(sensor.wait(due_s - time.monotonic()), start)
                 note_scores(sensor.send(values, time_ns), start)
             note_scores(sensor.flush(), start)
     if out is not None:

@@ -170,8 +170,7 @@ def format_report(report: DemoReport, sources: Sequence[Source]) -> str:
     )
     rows.append(["dropped", f"{dropped}", "", ""])
     table = format_table(["", "", "p50", "p99"], rows)
-    note = "rows: until the sensor sees their scores, which it looks for when it sends the next"
-    return "\n".join([*lines, "", table, note])
+    return "\n".join([*lines, "", table])
 
 
 def _found(stream: StreamReport) -> str:

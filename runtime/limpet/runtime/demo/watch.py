@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import msgspec
 
@@ -14,6 +13,7 @@ from limpet.contracts.messages import Alert, Status
 from limpet.contracts.signals import RowState
 from limpet.runtime.alert_feed import AlertFeed
 from limpet.runtime.client import Connection
+from limpet.runtime.closing import Closing
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.matching import label_at, labelled_intervals
 from limpet.runtime.demo.report import when
@@ -23,7 +23,7 @@ LAST_ALERTS_S = 15.0
 """Longest wait for alerts that the server has counted and that have not come yet."""
 
 
-class Watch:
+class Watch(Closing):
     """Shows alerts with what the labels say to them, and how far the streams are.
 
     Args:
@@ -53,15 +53,8 @@ class Watch:
         self._asked_s = 0.0
         self._feed = AlertFeed(endpoint, since=0)
 
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Closes feed, connection and file."""
         self._feed.close()
         self._connection.close()
         self._file.close()
