@@ -30,5 +30,4 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
     yield start
     for process in servers:
-        if process.is_running:
-            process.kill()
+        process.clean_up()

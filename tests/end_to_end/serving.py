@@ -114,6 +114,11 @@ class ServerProcess:
         """Asks the process to finish and stop (SIGTERM); returns its exit status."""
         return self._end(signal.SIGTERM)
 
+    def clean_up(self) -> None:
+        """Ends the process where one is left, dead or alive."""
+        if self._process is not None:
+            self.kill()
+
     def rss_bytes(self) -> int:
         """Resident memory of the process."""
         resident_pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])

@@ -104,7 +104,7 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
     tmp_path: Path, recording: Path
 ) -> None:
     out = tmp_path / "out"
-    arguments = ("--data", recording, "--train-rows", TRAIN_ROWS, "--steps", 40, "--speed", "200")
+    arguments = ("--data", recording, "--train-rows", TRAIN_ROWS, "--steps", 40, "--speed", "50")
     with demo(out, *arguments, "--keep-serving", "--json", tmp_path / "report.json") as process:
         said = wait_for(process, out, "until Ctrl-C", 240.0)
         endpoint = said.partition("limpet alerts --from ")[2].split()[0]
