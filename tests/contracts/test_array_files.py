@@ -140,6 +140,31 @@ class TestArrays:
         assert found.labels is not None
         assert found.labels.tolist() == [False, True, False, True, True, True]
 
+    def test_one_number_a_segment_is_no_recording_beside_the_segments(self, write: Write) -> None:
+        found = load_recording(write("a.npz", x=np.zeros((5, 3, 2)), index=np.arange(5)))
+        assert found.segments == (0, 3, 6, 9, 12)
+        assert found.left_out == ("index (one number a segment)",)
+        rows = load_recording(write("b.npz", x=np.zeros((5, 3, 2)), rows=np.arange(7.0)))
+        assert rows.values[:, 0].tolist() == list(range(7))
+        assert rows.warnings[0] == "taking 'rows' float64 [7]; say --key x for float64 [5, 3, 2]"
+
+    def test_several_keys_stand_beside_each_other(self, write: Write) -> None:
+        path = write(
+            "a.npz", x=np.arange(3.0), y=np.ones((3, 2)), long=np.zeros(4),
+            label=np.array([0, 0, 1]), Fs=20.0, **{"p,q": np.zeros(3)},
+        )  # fmt: skip
+        found = load_recording(path, key="y, x")
+        assert found.channels == ("y_0", "y_1", "x")
+        assert found.values.tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 2]]
+        assert found.labels is not None
+        assert found.labels.tolist() == [False, False, True]
+        assert found.rate_hz == 20
+        assert load_recording(path, key="p,q").channels == ("c0",)  # a name may hold a comma
+        assert "several shapes" in refusal(path, key="x,long")
+        assert "x [3]; long [4]" in refusal(path, key="x,long")
+        assert "has no array 'z'" in refusal(path, key="x,z")
+        assert "one number a row of 'x', 'y' [3, 3]" in refusal(path, key="x,y", label="long")
+
     def test_one_label_a_segment_holds_for_its_rows(self, write: Write) -> None:
         found = load_recording(
             write("a.npz", x=np.zeros((2, 3, 4)), label=np.array([0, 1])), key="x"

@@ -115,6 +115,12 @@ class TestRealFiles:
         assert load_recording(data_dir / "cwru/de12k_B007_0.npz", key="DE").rate_hz == 12_000
         assert load_recording(data_dir / "cwru/normal_1797_48k.npz", key="FE").rate_hz == 48_000
 
+    def test_two_keys_of_cwru_are_two_channels(self, data_dir: Path) -> None:
+        both = load_recording(data_dir / "cwru/de12k_B007_0.npz", key="DE,FE")
+        assert both.channels == ("DE", "FE")
+        assert both.values.shape == (122_571, 2)
+        assert (both.rate_hz, both.warnings) == (12_000, ())
+
     def test_a_mixture_of_rates_in_a_folder_is_announced(self, data_dir: Path) -> None:
         *faults, normal = load_recordings(data_dir / "cwru", key="DE")
         assert normal.path.name == "normal_1797_48k.npz"
@@ -127,8 +133,9 @@ class TestRealFiles:
         assert bearing.values.shape == (256_000, 2)
         assert bearing.segments == tuple(range(0, 256_000, 2560))
         assert bearing.warnings == ()
-        # The frozen rule takes the only one- or two-dimensional array, here the wrong one.
-        assert "--key acc_mg for int32 [100, 2560, 2]" in load_recording(path).warnings[0]
+        assert bearing.left_out == ("file_index (one number a segment)",)
+        unkeyed = load_recording(path, rate_hz=25_600)
+        assert (unkeyed.segments, unkeyed.warnings) == (bearing.segments, ())
 
     def test_a_raw_femto_snapshot_has_no_header(self, data_dir: Path) -> None:
         path = data_dir / "femto/raw/Learning_set/Bearing1_1/acc_00001.csv"

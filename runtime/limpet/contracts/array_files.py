@@ -24,16 +24,17 @@ from limpet.contracts.errors import DataError
 from limpet.contracts.recording_columns import (
     LABEL_NAMES,
     NEVER_CHANNELS,
+    RATE_NAMES,
     RecordedColumns,
+    array_to_columns,
     check_known,
-    find_label,
+    join_arrays,
+    labels_fit,
+    split_key,
     unique_names,
 )
 
 Array = NDArray[Any]
-
-RATE_KEYS = ("rate_hz", "fs")
-"""Keys of an npz that state the sampling rate in Hz, each holding one number."""
 
 NAMES_KEY = "channels"
 """Key of an npz that names the channels."""
@@ -74,12 +75,12 @@ def read_npy(
     Raises:
         DataError: It is damaged, or holds anything but numbers in one of these shapes.
     """
-    with _undamaged(path), path.open("rb") as file:
+    with undamaged(path), path.open("rb") as file:
         array = _read_array(path, "the array", file, path.stat().st_size)
     _check_signal(path, "the array", ArrayHeader(array.shape, array.dtype))
     names = [f"c{index}" for index in range(_width(array))]
     check_known(path, "--label", [] if label is None else [label], names)
-    return _to_columns(path, array, names, ignore, label)
+    return array_to_columns(path, array, names, ignore, label)
 
 
 def read_npz(
@@ -89,7 +90,10 @@ def read_npz(
 
     Args:
         path: The file.
-        key: The array; by default the only numeric one of one or two dimensions.
+        key: The array, or several of one or two dimensions and equal length, separated by
+            commas, whose names then name the channels. By default the only numeric one of one or
+            two dimensions; where that holds one number a segment of the only one of three, the
+            latter.
         ignore: Channels to leave out.
         label: Key or channel that holds the labels; by default a key of `LABEL_NAMES` with one
             label a row (or one a segment).
@@ -97,23 +101,36 @@ def read_npz(
     Raises:
         DataError: It is damaged, the array cannot be chosen, or it holds anything but numbers.
     """
-    with _undamaged(path), zipfile.ZipFile(path) as archive:
+    with undamaged(path), zipfile.ZipFile(path) as archive:
         headers = dict(_read_headers(archive))
         chosen = _choose(path, headers, key, label)
-        _check_signal(path, repr(chosen), headers[chosen])
-        array = _read_member(path, archive, chosen)
-        names, warnings = _names(path, archive, headers, _width(array))
-        label_key = _find_label_key(path, headers, chosen, names, label)
+        for name in chosen:
+            _check_signal(path, repr(name), headers[name])
+        arrays = {name: _read_member(path, archive, name) for name in chosen}
+        names: tuple[str, ...]
+        if len(arrays) > 1:
+            array, names = join_arrays(path, arrays)
+            warnings: tuple[str, ...] = ()
+        else:
+            (array,) = arrays.values()
+            names, warnings = _names(path, archive, headers, _width(array))
+        label_key = _find_label_key(path, headers, chosen, array.shape, names, label)
         labels = _read_member(path, archive, label_key) if label_key else None
-        rate_key = next((k for k in RATE_KEYS if k != chosen and _is_number(headers.get(k))), None)
+        rates = [k for k in headers if k not in chosen and _is_rate(k, headers[k])]
+        rate_key = min(rates, key=lambda name: RATE_NAMES.index(name.lower()), default=None)
         rate = float(_read_member(path, archive, rate_key).item()) if rate_key else math.nan
     if rate_key and not (math.isfinite(rate) and rate > 0):
         warnings = (*warnings, f"{rate_key!r} is {rate:g}, wanted a rate in Hz: not used")
-    by_name = [k for k, h in headers.items() if h.is_numeric and len(h.shape) == 3]
+    by_name = [k for k in _of_three_dimensions(headers) if k not in chosen]
     if key is None and by_name:
         others = ", ".join(f"--key {k} for {headers[k]}" for k in by_name)
-        warnings = (*warnings, f"taking {chosen!r} {headers[chosen]}; say {others}")
-    return _to_columns(
+        warnings = (*warnings, f"taking {chosen[0]!r} {headers[chosen[0]]}; say {others}")
+    per_segment = [
+        f"{k} (one number a segment)"
+        for k, header in headers.items()
+        if array.ndim == 3 and header.shape == array.shape[:1] and k != label_key
+    ]
+    return array_to_columns(
         path,
         array,
         names,
@@ -122,17 +139,20 @@ def read_npz(
         labels=labels,
         label_key=label_key or "",
         rate_hz=rate if math.isfinite(rate) and rate > 0 else None,
+        left_out=tuple(per_segment),
         warnings=warnings,
     )
 
 
 def _choose(
     path: Path, headers: Mapping[str, ArrayHeader], key: str | None, label: str | None
-) -> str:
+) -> list[str]:
     if key is not None:
-        if key not in headers:
-            raise _no_choice(path, f"has no array {key!r}", headers)
-        return key
+        chosen = split_key(key, headers)
+        unknown = next((name for name in chosen if name not in headers), None)
+        if unknown is not None:
+            raise _no_choice(path, f"has no array {unknown!r}", headers)
+        return chosen
     candidates = [
         name
         for name, header in headers.items()
@@ -140,12 +160,19 @@ def _choose(
         and len(header.shape) in (1, 2)
         and name.lower() not in NEVER_CHANNELS
         and name != label
-        and not (name in RATE_KEYS and _is_number(header))
+        and not _is_rate(name, header)
     ]
     if len(candidates) != 1:
         count = len(candidates) or "no"
         raise _no_choice(path, f"has {count} numeric arrays of one or two dimensions", headers)
-    return candidates[0]
+    segmented = _of_three_dimensions(headers)
+    if len(segmented) == 1 and headers[candidates[0]].shape == headers[segmented[0]].shape[:1]:
+        return segmented  # one number a segment describes the segments, and is no recording
+    return candidates
+
+
+def _of_three_dimensions(headers: Mapping[str, ArrayHeader]) -> list[str]:
+    return [name for name, h in headers.items() if h.is_numeric and len(h.shape) == 3]
 
 
 def _check_signal(path: Path, what: str, header: ArrayHeader) -> None:
@@ -178,86 +205,37 @@ def _names(
 def _find_label_key(
     path: Path,
     headers: Mapping[str, ArrayHeader],
-    chosen: str,
+    chosen: Collection[str],
+    shape: tuple[int, ...],
     channels: Sequence[str],
     label: str | None,
 ) -> str | None:
     """The key with the labels; None where there is none, or where a channel holds them."""
-    shape = headers[chosen].shape
     if label is not None:
-        if label in headers and label != chosen:
-            if not _labels_fit(headers[label], shape):
+        if label in headers and label not in chosen:
+            if not (headers[label].is_numeric and labels_fit(headers[label].shape, shape)):
                 raise DataError(
                     f"{path}: --label {label} is {headers[label]}, "
-                    f"wanted one number a row of {chosen!r} {headers[chosen]}"
+                    f"wanted one number a row of {', '.join(map(repr, chosen))} {list(shape)}"
                 )
             return label
         check_known(path, "--label", [label], [*headers, *channels], "keys and channels")
         return None
     for wanted in LABEL_NAMES:
         for name, header in headers.items():
-            if name.lower() == wanted and name != chosen and _labels_fit(header, shape):
+            fits = header.is_numeric and labels_fit(header.shape, shape)
+            if name.lower() == wanted and name not in chosen and fits:
                 return name
     return None
-
-
-def _labels_fit(header: ArrayHeader, shape: tuple[int, ...]) -> bool:
-    rows = math.prod(shape[:-1] if len(shape) > 1 else shape)
-    fitting = [(rows,), (rows, 1)] + ([shape[:2], shape[:1]] if len(shape) == 3 else [])
-    return header.is_numeric and header.shape in fitting
-
-
-def _to_columns(
-    path: Path,
-    array: Array,
-    names: Sequence[str],
-    ignore: Collection[str],
-    label: str | None,
-    *,
-    labels: Array | None = None,
-    label_key: str = "",
-    rate_hz: float | None = None,
-    warnings: tuple[str, ...] = (),
-) -> RecordedColumns:
-    check_known(path, "--ignore", ignore, names, "channels")
-    values = array.reshape(-1, len(names)).astype(np.float64, copy=False)  # (all rows, c)
-    label_name = label_key or find_label(names, ignore, label) or ""
-    if labels is not None:  # one a row, or one a segment
-        labels = np.repeat(labels.reshape(-1), len(values) // labels.size).astype(np.float64)
-    elif label_name:
-        labels = values[:, list(names).index(label_name)].copy()
-    kept, left_out = [], []
-    for index, name in enumerate(names):
-        if name == label_name and not label_key:
-            left_out.append(f"{name} (label)")
-        elif name in ignore:
-            left_out.append(f"{name} (ignored)")
-        elif name.lower() in NEVER_CHANNELS:
-            left_out.append(f"{name} (never a channel)")
-        else:
-            kept.append(index)
-    if label_key:
-        left_out.append(f"{label_key} (label)")
-    if not kept:
-        raise DataError(f"{path}: no channel is left", f"columns: {', '.join(left_out)}")
-    return RecordedColumns(
-        values=np.ascontiguousarray(values if len(kept) == len(names) else values[:, kept]),
-        channels=tuple(names[index] for index in kept),
-        rate_hz=rate_hz,
-        segments=tuple(range(0, len(values), array.shape[1])) if array.ndim == 3 else (0,),
-        label=labels,
-        label_name=label_name,
-        left_out=tuple(left_out),
-        warnings=warnings,
-    )
 
 
 def _width(array: Array) -> int:
     return 1 if array.ndim == 1 else array.shape[-1]
 
 
-def _is_number(header: ArrayHeader | None) -> bool:
-    return header is not None and header.is_numeric and math.prod(header.shape) == 1
+def _is_rate(name: str, header: ArrayHeader) -> bool:
+    is_number = header.is_numeric and math.prod(header.shape) == 1
+    return is_number and name.lower() in RATE_NAMES
 
 
 def _read_headers(archive: zipfile.ZipFile) -> Iterator[tuple[str, ArrayHeader]]:
@@ -296,7 +274,8 @@ def _read_array(path: Path, what: str, file: IO[bytes], size: int) -> Array:
 
 
 @contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
+def undamaged(path: Path) -> Iterator[None]:
+    """Turns what damaged bytes raise into a `DataError`."""
     try:
         yield
     except DAMAGE as error:

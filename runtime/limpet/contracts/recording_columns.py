@@ -1,13 +1,15 @@
 """Which columns of a recording are channels, which one is the label, and their names.
 
-Dimension legend: n rows (samples in time), c channels.
+Dimension legend: s segments, n rows (samples in time), c channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ LABEL_NAMES = ("anomaly", "label", "is_anomaly")
 
 NEVER_CHANNELS = frozenset({*LABEL_NAMES, "changepoint"})
 """Names (any case) of columns that are never channels."""
+
+RATE_NAMES = ("rate_hz", "fs")
+"""Names (any case) of a single number that states the sampling rate in Hz."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,3 +123,114 @@ def to_labels(values: Float64) -> tuple[NDArray[np.bool_] | None, str]:
     if wrong.any():
         return None, f"row {wrong.argmax()} holds {values[wrong.argmax()]:g}, wanted 0 or 1"
     return values != 0, ""
+
+
+def split_key(key: str, names: Collection[str]) -> list[str]:
+    """The arrays that `--key` names: one, or several separated by commas."""
+    return [key] if key in names else [part.strip() for part in key.split(",")]
+
+
+def join_arrays(
+    path: Path, arrays: Mapping[str, NDArray[Any]]
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Puts arrays (n,) and (n, c) beside each other.
+
+    Args:
+        path: Where they come from, for the message.
+        arrays: By name.
+
+    Returns:
+        All of them (n, c); their names, those of a matrix numbered (`x_0`, `x_1`).
+
+    Raises:
+        DataError: They differ in length, or one has three dimensions.
+    """
+    columns, names = [], []
+    for name, array in arrays.items():
+        columns.append(array[:, None] if array.ndim == 1 else array)
+        width = columns[-1].shape[-1]
+        names += [name] if array.ndim == 1 else [f"{name}_{index}" for index in range(width)]
+    if any(column.ndim > 2 or len(column) != len(columns[0]) for column in columns):
+        listed = "; ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
+        raise DataError(
+            f"{path}: arrays of several shapes are no channels of one recording: {listed}",
+            "say --key with those of equal length, separated by commas",
+        )
+    return np.concatenate(columns, axis=1), tuple(names)
+
+
+def labels_fit(labels: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether labels of this shape are one a row, or one a segment, of an array."""
+    rows = math.prod(shape[:-1] if len(shape) > 1 else shape)
+    fitting = [(rows,), (rows, 1)] + ([shape[:2], shape[:1]] if len(shape) == 3 else [])
+    return labels in fitting
+
+
+def array_to_columns(
+    path: Path,
+    array: NDArray[Any],
+    names: Sequence[str],
+    ignore: Collection[str],
+    label: str | None,
+    *,
+    labels: NDArray[Any] | None = None,
+    label_key: str = "",
+    times_ns: NDArray[np.int64] | None = None,
+    rate_hz: float | None = None,
+    segments: tuple[int, ...] | None = None,
+    left_out: tuple[str, ...] = (),
+    warnings: tuple[str, ...] = (),
+) -> RecordedColumns:
+    """Sorts the columns of an array into channels, label and what is left out.
+
+    Args:
+        path: Where it comes from, for the message.
+        array: (n,), (n, c) or (s, n, c).
+        names: Of its columns. (c,)
+        ignore: Columns to leave out.
+        label: Column that holds the labels, where it is one of `names`.
+        labels: Labels from elsewhere, one a row or one a segment.
+        label_key: What to call those.
+        times_ns: Unix nanoseconds of each row. (n,)
+        rate_hz: The sampling rate that the file states.
+        segments: First row of each segment, where the array has fewer than three dimensions.
+        left_out: What else of the file is no channel, each with the reason.
+        warnings: What the reader should know.
+
+    Raises:
+        DataError: `ignore` names no column, or no channel is left.
+    """
+    check_known(path, "--ignore", ignore, names, "channels")
+    values = array.reshape(-1, len(names)).astype(np.float64, copy=False)  # (all rows, c)
+    label_name = label_key or find_label(names, ignore, label) or ""
+    if labels is not None:  # one a row, or one a segment
+        labels = np.repeat(labels.reshape(-1), len(values) // labels.size).astype(np.float64)
+    elif label_name:
+        labels = values[:, list(names).index(label_name)].copy()
+    kept, others = [], list(left_out)
+    for index, name in enumerate(names):
+        if name == label_name and not label_key:
+            others.append(f"{name} (label)")
+        elif name in ignore:
+            others.append(f"{name} (ignored)")
+        elif name.lower() in NEVER_CHANNELS:
+            others.append(f"{name} (never a channel)")
+        else:
+            kept.append(index)
+    if label_key:
+        others.append(f"{label_key} (label)")
+    if not kept:
+        raise DataError(f"{path}: no channel is left", f"columns: {', '.join(others)}")
+    if array.ndim == 3:
+        segments = tuple(range(0, len(values), array.shape[1]))
+    return RecordedColumns(
+        values=np.ascontiguousarray(values if len(kept) == len(names) else values[:, kept]),
+        channels=tuple(names[index] for index in kept),
+        times_ns=times_ns,
+        rate_hz=rate_hz,
+        segments=segments or (0,),
+        label=labels,
+        label_name=label_name,
+        left_out=tuple(others),
+        warnings=warnings,
+    )
