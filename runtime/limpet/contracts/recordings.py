@@ -17,11 +17,16 @@ from numpy.typing import NDArray
 from limpet.contracts.array_files import read_npy, read_npz
 from limpet.contracts.csv_tables import read_csv
 from limpet.contracts.errors import DataError, UsageError
+from limpet.contracts.failure_blocks import holds_failures, read_failures
+from limpet.contracts.mat_files import read_mat
 from limpet.contracts.recording_columns import RecordedColumns, to_labels
+from limpet.contracts.snapshot_folders import find_snapshots, read_snapshots
 from limpet.contracts.time_columns import NO_TIME, rate_from_times
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
-SUFFIXES = (*CSV_SUFFIXES, ".npy", ".npz")
+ARRAY_SUFFIXES = (".npy", ".npz", ".mat")
+KEYED_SUFFIXES = (".npz", ".mat")
+SUFFIXES = (*CSV_SUFFIXES, *ARRAY_SUFFIXES, ".data")
 """Suffixes of recordings, in any case."""
 
 DEFAULT_RATE_HZ = 1.0
@@ -32,7 +37,7 @@ class Recording:
     """One recording.
 
     Attributes:
-        path: The file it comes from.
+        path: The file it comes from, or the folder of snapshots.
         values: The channels in their own units, NaN where missing. (n, c)
         channels: Their names.
         rate_hz: Sampling rate.
@@ -42,6 +47,7 @@ class Recording:
         labels: Ground truth, True where anomalous, where the file has any. (n,)
         left_out: Columns that are no channels, each with the reason: `anomaly (label)`.
         warnings: What its user should know, one sentence each.
+        snapshots: The files in a folder of snapshots, one a segment.
     """
 
     path: Path
@@ -53,6 +59,7 @@ class Recording:
     labels: NDArray[np.bool_] | None = None
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    snapshots: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -62,6 +69,11 @@ class Recording:
             f"Recording({str(self.path)!r}, {len(self)} rows of {len(self.channels)} channels "
             f"at {self.rate_hz:g} Hz)"
         )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files it comes from."""
+        return self.snapshots or (self.path,)
 
     def select(self, channels: Sequence[str]) -> Recording:
         """These channels in this order; a column of the file without any value is all NaN.
@@ -113,11 +125,14 @@ def load_recording(
     rate_hz: float | None = None,
     label: str | None = None,
 ) -> Recording:
-    """Reads one file by its suffix: `.csv`, `.tsv`, `.txt`, `.npy` or `.npz`.
+    """Reads one file by its suffix (`SUFFIXES`), or one folder of PRONOSTIA's snapshots.
+
+    A text file with the blocks of `limpet.contracts.failure_blocks` is known by its content.
 
     Args:
-        path: The file.
-        key: Array of an npz, by default its only numeric one of one or two dimensions.
+        path: The file, or a folder with `acc_00001.csv`, `acc_00002.csv`, ….
+        key: Array of an npz or mat, or several separated by commas; by default the only one of
+            an npz, all of equal length of a mat.
         ignore: Columns that are no channels.
         rate_hz: Sampling rate, instead of what the file says.
         label: Column or key with the ground truth, by default `anomaly`, `label` or
@@ -126,6 +141,7 @@ def load_recording(
     Raises:
         DataError: The file cannot be read or used.
         UsageError: `rate_hz` is no rate, or `key` is given for a file without keys.
+        MissingExtraError: It is a mat, and SciPy is not installed.
     """
     path = Path(path)
     if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
@@ -133,24 +149,34 @@ def load_recording(
     if isinstance(ignore, str):
         raise TypeError("ignore is a collection of names")
     suffix = path.suffix.lower()
-    if os.path.isdir(path):
+    snapshots = find_snapshots(path) if os.path.isdir(path) else []
+    if os.path.isdir(path) and not snapshots:
         raise DataError(f"{path} is a folder, wanted a file")
-    if suffix not in SUFFIXES:
+    if suffix not in SUFFIXES and not snapshots:
         if not os.path.exists(path):
             raise DataError(f"{path}: No such file or directory")
         raise DataError(
             f"{path}: {suffix or 'no suffix'} is not read by this version",
             f"suffixes: {', '.join(SUFFIXES)}",
         )
-    if key is not None and suffix != ".npz":
-        raise UsageError(f"--key {key} names an array of an .npz file, and {path} is none")
-    if suffix == ".npz":
+    if key is not None and (suffix not in KEYED_SUFFIXES or snapshots):
+        raise UsageError(
+            f"--key {key} names an array of an .npz file or a .mat file, not of {path}"
+        )
+    if snapshots:
+        columns = read_snapshots(path, ignore=ignore, label=label)
+    elif suffix == ".npz":
         columns = read_npz(path, key=key, ignore=ignore, label=label)
     elif suffix == ".npy":
         columns = read_npy(path, ignore=ignore, label=label)
+    elif suffix == ".mat":
+        columns = read_mat(path, key=key, ignore=ignore, label=label)
+    elif holds_failures(path):
+        columns = read_failures(path, ignore=ignore, label=label)
     else:
         columns = read_csv(path, ignore=ignore, label=label)
-    return _settle(path, columns, rate_hz, label is not None)
+    found = _settle(path, columns, rate_hz, label is not None)
+    return replace(found, snapshots=tuple(snapshots))
 
 
 def _settle(
@@ -160,7 +186,8 @@ def _settle(
     warnings = list(columns.warnings)
     times_ns, found_hz = columns.times_ns, columns.rate_hz
     if times_ns is not None:
-        found_hz, time_warnings = rate_from_times(times_ns)
+        measured_hz, time_warnings = rate_from_times(times_ns)
+        found_hz = found_hz or measured_hz
         warnings.extend(time_warnings)
         missing = times_ns == NO_TIME
         if missing.any():
@@ -172,8 +199,8 @@ def _settle(
     if rate_hz is None and found_hz is None:
         what = "the times give no rate"
         if columns.times_ns is None:
-            is_csv = path.suffix.lower() in CSV_SUFFIXES
-            what = "no time column" if is_csv else "no sampling rate in the file"
+            is_array = path.suffix.lower() in ARRAY_SUFFIXES
+            what = "no sampling rate in the file" if is_array else "no time column"
         warnings.append(f"{what}: taking {DEFAULT_RATE_HZ:g} Hz, say --rate-hz")
     labels = None
     if columns.label is not None:
@@ -207,7 +234,8 @@ def load_recordings(
     """Reads a file, or every recording in a folder and below it, in order of the paths.
 
     Args:
-        path: A file or a folder; hidden files and other suffixes in a folder are passed over.
+        path: A file or a folder; hidden files and other suffixes in a folder are passed over. A
+            folder of snapshots, here or below, is one recording.
         key: As for `load_recording`, like the next three.
         ignore: Columns that are no channels.
         rate_hz: Sampling rate.
@@ -220,6 +248,7 @@ def load_recordings(
     Raises:
         DataError: A file cannot be read, the channels differ, or there is no recording.
         UsageError: As for `load_recording`.
+        MissingExtraError: As for `load_recording`.
     """
     path = Path(path)
     files = _find_files(path) if os.path.isdir(path) else [path]
@@ -241,6 +270,9 @@ def _find_files(folder: Path) -> list[Path]:
     files, others = [], set()
     for parent, subfolders, names in os.walk(folder, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if find_snapshots(Path(parent)):
+            files.append(Path(parent))
+            continue
         for file in (Path(parent, name) for name in names if not name.startswith(".")):
             if file.suffix.lower() in SUFFIXES:
                 files.append(file)
@@ -259,9 +291,12 @@ def _agree(found: Recording, first: Recording) -> Recording:
         adds = [name for name in found.channels if name not in first.channels]
         differences = [f"lacks {', '.join(lacks)}"] * bool(lacks)
         differences += [f"has also {', '.join(adds)}"] * bool(adds)
+        way_out = "leave columns out with --ignore"
+        if found.path.suffix.lower() == ".mat":
+            way_out = "take the same arrays of each with --key NAME,NAME"
         raise DataError(
             f"{found.path} has other channels than {first.path}: it {' and '.join(differences)}",
-            "leave columns out with --ignore, or keep different recordings in different folders",
+            f"{way_out}, or keep different recordings in different folders",
         )
     agreed = found.select(first.channels)
     if abs(math.log(found.rate_hz / first.rate_hz)) > math.log(1.2):

@@ -12,12 +12,11 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts.bundle import file_sha256
+from limpet.contracts.bundle import files_sha256
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import DataDigest, SignalPreprocessing
 from limpet.contracts.recordings import Recording
@@ -115,8 +114,7 @@ def prepare_training(
         held_out=held_out,
         sample_rows=_sample(pieces, config.window_rows),
         digests=[
-            DataDigest(name=r.path.name, sha256=file_sha256(Path(r.path)), rows=len(r))
-            for r in used
+            DataDigest(name=r.path.name, sha256=files_sha256(r.files), rows=len(r)) for r in used
         ],
         left_out=tuple(dict.fromkeys(column for r in used for column in r.left_out)),
         warnings=tuple(dict.fromkeys(warnings)),
