@@ -108,7 +108,7 @@ $(TORCH): | $(MADE)
 
 $(INSTALLED): pyproject.toml | $(TORCH)
 	@echo "==> installing limpet with its extras into $(VENV)"
-	@$(PIP) install --editable ".[training,export,dashboard,matlab,dev]"
+	@$(PIP) install --editable ".[training,export,dashboard,dev]"
 	@touch $@
 
 clean:

@@ -28,6 +28,7 @@ from limpet.contracts.recording_columns import (
     RecordedColumns,
     array_to_columns,
     check_known,
+    check_rate,
     join_arrays,
     labels_fit,
     split_key,
@@ -118,9 +119,9 @@ def read_npz(
         labels = _read_member(path, archive, label_key) if label_key else None
         rates = [k for k in headers if k not in chosen and _is_rate(k, headers[k])]
         rate_key = min(rates, key=lambda name: RATE_NAMES.index(name.lower()), default=None)
-        rate = float(_read_member(path, archive, rate_key).item()) if rate_key else math.nan
-    if rate_key and not (math.isfinite(rate) and rate > 0):
-        warnings = (*warnings, f"{rate_key!r} is {rate:g}, wanted a rate in Hz: not used")
+        rate = _read_member(path, archive, rate_key).item() if rate_key else math.nan
+    rate_hz, rate_warnings = check_rate(rate_key, float(rate)) if rate_key else (None, ())
+    warnings = (*warnings, *rate_warnings)
     by_name = [k for k in _of_three_dimensions(headers) if k not in chosen]
     if key is None and by_name:
         others = ", ".join(f"--key {k} for {headers[k]}" for k in by_name)
@@ -138,7 +139,7 @@ def read_npz(
         None if label_key else label,
         labels=labels,
         label_key=label_key or "",
-        rate_hz=rate if math.isfinite(rate) and rate > 0 else None,
+        rate_hz=rate_hz,
         left_out=tuple(per_segment),
         warnings=warnings,
     )

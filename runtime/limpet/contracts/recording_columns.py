@@ -125,6 +125,13 @@ def to_labels(values: Float64) -> tuple[NDArray[np.bool_] | None, str]:
     return values != 0, ""
 
 
+def check_rate(name: str, rate_hz: float) -> tuple[float | None, tuple[str, ...]]:
+    """The rate that a file states under this name, None where it is none; and a warning then."""
+    if math.isfinite(rate_hz) and rate_hz > 0:
+        return rate_hz, ()
+    return None, (f"{name!r} is {rate_hz:g}, wanted a rate in Hz: not used",)
+
+
 def split_key(key: str, names: Collection[str]) -> list[str]:
     """The arrays that `--key` names: one, or several separated by commas."""
     return [key] if key in names else [part.strip() for part in key.split(",")]

@@ -141,7 +141,6 @@ def load_recording(
     Raises:
         DataError: The file cannot be read or used.
         UsageError: `rate_hz` is no rate, or `key` is given for a file without keys.
-        MissingExtraError: It is a mat, and SciPy is not installed.
     """
     path = Path(path)
     if rate_hz is not None and not (math.isfinite(rate_hz) and rate_hz > 0):
@@ -248,7 +247,6 @@ def load_recordings(
     Raises:
         DataError: A file cannot be read, the channels differ, or there is no recording.
         UsageError: As for `load_recording`.
-        MissingExtraError: As for `load_recording`.
     """
     path = Path(path)
     files = _find_files(path) if os.path.isdir(path) else [path]

@@ -17,7 +17,7 @@ EXTRAS = ("training", "export", "dashboard")
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A recording of yours (.csv, .npy, .npz) instead of those that limpet brings.",
+    help="A recording of yours (.csv, .npy, .npz, .mat, …) instead of those that limpet brings.",
 )
 @click.option(
     "--train-rows",
@@ -25,7 +25,7 @@ EXTRAS = ("training", "export", "dashboard")
     metavar="N",
     help="With --data: the first N rows train [default: the first half]; the rest is streamed.",
 )
-@click.option("--key", metavar="NAME", help="With --data: array of an .npz with several.")
+@click.option("--key", metavar="NAME", help="With --data: array of an .npz or .mat.")
 @click.option(
     "--ignore", multiple=True, metavar="NAME", help="With --data: column that is no channel."
 )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, UsageError
-from limpet.contracts.recordings import Recording, load_recording
+from limpet.contracts.recordings import ARRAY_SUFFIXES, Recording, load_recording
 from limpet.contracts.reports import write_json
 from limpet.contracts.scores_file import SUFFIXES, write_scores
 from limpet.contracts.scoring import SignalScorer
@@ -89,7 +89,11 @@ class PredictReport(msgspec.Struct, frozen=True, kw_only=True):
     metavar="FILE",
     help=f"Score file to write ({', '.join(SUFFIXES)}).",
 )
-@click.option("--key", metavar="NAME", help="Array of an .npz with several.")
+@click.option(
+    "--key",
+    metavar="NAME",
+    help="Array of an .npz or .mat with several; A,B takes two as channels.",
+)
 @click.option(
     "--ignore", multiple=True, metavar="NAME", help="Column that is no channel; may be repeated."
 )
@@ -114,7 +118,8 @@ def command(
 
     The score file has exactly one row for every row of the INPUTs, in their order; NaN where a row
     has no score yet. Each INPUT, and each segment of one, starts anew. Channels are matched by
-    name; those of an array without names by position.
+    name; those of an array without names by position. An INPUT is a file (.csv, .tsv, .txt, .npy,
+    .npz, .mat, .data) or a PRONOSTIA folder of snapshots (acc_00001.csv, …).
 
     --json writes: bundle, name, engine, out, rows, threshold, and inputs, a list of {path, rows,
     segments, rate_hz, left_out, warnings, states, anomalous}; states counts rows as scored,
@@ -208,7 +213,7 @@ def _match(recording: Recording, channels: list[str], rate_hz: float) -> Recordi
 
 def _has_no_names(recording: Recording) -> bool:
     """Whether the channels are an array's columns, numbered by the reader."""
-    is_array = recording.path.suffix.lower() in (".npy", ".npz")
+    is_array = recording.path.suffix.lower() in ARRAY_SUFFIXES
     return is_array and all(re.fullmatch(r"c\d+", name) for name in recording.channels)
 
 

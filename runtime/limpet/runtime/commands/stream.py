@@ -30,7 +30,7 @@ CHUNKS_PER_S = 50.0
     help="Times real time (1, 10, 0.5), or `max` for as fast as rows are acknowledged.",
 )  # fmt: skip
 @click.option("--model", default="", help="Model that scores it; by default the server chooses.")
-@click.option("--key", help="Array of an npz file.")
+@click.option("--key", help="Array of an .npz or .mat with several; A,B takes two as channels.")
 @click.option("--ignore", multiple=True, help="Column that is no channel; may be repeated.")
 @click.option("--rate-hz", type=float, help="Rows per second, where the file does not say.")
 @click.option("--label", help="Label column, never a channel.")
@@ -57,6 +57,9 @@ def command(
     json_file: Path | None,
 ) -> None:
     """Play a recording to a server and report how its rows were scored.
+
+    FILE is .csv, .tsv, .txt, .npy, .npz, .mat or .data, or a PRONOSTIA folder of snapshots
+    (acc_00001.csv, …).
 
     Rows the server has not acknowledged are sent again, also across its restarts: each row is
     acknowledged once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,9 @@ import click
 
 if TYPE_CHECKING:
     from limpet.training.anomaly.train import AnomalyReport
+
+# `169_SMAP_id_26_Sensor_tr_1811_1st_4510.csv`: the first 1,811 rows are meant to train.
+_TSB_AD_NAME = re.compile(r"_tr_(?P<rows>[1-9]\d*)_1st_\d+\.csv$", re.ASCII)
 
 
 @click.group("train")
@@ -22,7 +26,7 @@ def command() -> None:
     required=True,
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Recording of normal operation (.csv, .npy, .npz), or a folder of them.",
+    help="Recording of normal operation (.csv, .npy, .npz, .mat, …), or a folder of them.",
 )
 @click.option(
     "--out",
@@ -45,7 +49,11 @@ def command() -> None:
     metavar="N",
     help="Train and calibrate on the first N rows only.",
 )
-@click.option("--key", metavar="NAME", help="Array of an .npz with several.")
+@click.option(
+    "--key",
+    metavar="NAME",
+    help="Array of an .npz or .mat with several; A,B takes two as channels.",
+)
 @click.option(
     "--ignore", multiple=True, metavar="NAME", help="Column that is no channel; repeatable."
 )
@@ -93,6 +101,10 @@ def anomaly(
 
     Every numeric column is a channel, except a time column, label columns and those of --ignore.
     The last quarter of the rows is held out and sets the alarm threshold.
+
+    PATH is .csv, .tsv, .txt, .npy, .npz, .mat or .data (robot failures as UCI has them), or a
+    folder of such files. A folder of snapshots as PRONOSTIA has them (acc_00001.csv, …) is one
+    recording that starts anew with each.
     """
     import msgspec
 
@@ -114,6 +126,9 @@ def anomaly(
         raise MissingExtraError("training", error.name or "torch") from error
     from limpet.training.anomaly.train import train_anomaly
 
+    announced = _announced_prefix(data) if train_rows is None else ()
+    for warning in announced:  # now, since it may be a reason to stop
+        click.echo(f"warning: {warning}", err=True)
     report = train_anomaly(
         data,
         out,
@@ -130,8 +145,20 @@ def anomaly(
     )
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
+    report = msgspec.structs.replace(report, warnings=[*announced, *report.warnings])
     if not write_json(json_file, report):
         click.echo(_describe(report))
+
+
+def _announced_prefix(data: Path) -> tuple[str, ...]:
+    """A warning where the file's name announces a training prefix, as in TSB-AD."""
+    match = _TSB_AD_NAME.search(data.name)
+    if match is None or data.is_dir():
+        return ()
+    return (
+        f"{data.name} announces a training prefix of {match['rows']} rows, and all rows train: "
+        f"say --train-rows {match['rows']}",
+    )
 
 
 def _describe(report: AnomalyReport) -> str:
