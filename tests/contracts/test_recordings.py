@@ -122,10 +122,15 @@ class TestRealFiles:
         assert (both.rate_hz, both.warnings) == (12_000, ())
 
     def test_a_mixture_of_rates_in_a_folder_is_announced(self, data_dir: Path) -> None:
-        *faults, normal = load_recordings(data_dir / "cwru", key="DE")
+        *faults, normal, _, _ = load_recordings(data_dir / "cwru", key="DE")
         assert normal.path.name == "normal_1797_48k.npz"
         assert any("48000 Hz" in warning and "12000 Hz" in warning for warning in normal.warnings)
         assert not any(fault.warnings for fault in faults)
+
+    def test_one_array_has_the_same_name_in_npz_and_mat(self, data_dir: Path) -> None:
+        recordings = load_recordings(data_dir / "cwru", key="DE")
+        assert {found.path.suffix for found in recordings} == {".npz", ".mat"}
+        assert {found.channels for found in recordings} == {("DE",)}
 
     def test_snapshots_of_a_femto_bearing_are_segments(self, data_dir: Path) -> None:
         path = data_dir / "femto/Learning_set_Bearing1_1.npz"
@@ -142,11 +147,6 @@ class TestRealFiles:
         snapshot = load_recording(path, ignore=["c0", "c1", "c2", "c3"], rate_hz=25_600)
         assert snapshot.values.shape == (2560, 2)
         assert snapshot.values[0].tolist() == [0.552, -0.146]
-
-    def test_matlab_is_refused_with_the_suffixes_that_work(self, data_dir: Path) -> None:
-        message = refusal(data_dir / "cwru/original/97_Normal_0.mat")
-        assert ".mat is not read" in message
-        assert ".csv, .tsv, .txt, .npy, .npz" in message
 
 
 class TestLabels:
@@ -201,7 +201,7 @@ class TestPaths:
     def test_what_is_not_there_or_not_allowed_is_refused(
         self, tmp_path: Path, write: Write, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for suffix in (".csv", ".npy", ".npz", ".mcap"):
+        for suffix in (".csv", ".npy", ".npz", ".mat", ".data", ".mcap"):
             assert "No such file" in refusal(tmp_path / f"nope{suffix}")
         assert "is a folder" in refusal(tmp_path)
         path = write("a.csv", "a\n1\n")
@@ -212,9 +212,9 @@ class TestPaths:
         monkeypatch.setattr(Path, "open", deny)
         assert "Permission denied" in refusal(path)
 
-    @pytest.mark.parametrize("name", ["a.mat", "a.mcap", "a.bag", "a.parquet", "a"])
+    @pytest.mark.parametrize("name", ["a.mcap", "a.bag", "a.parquet", "a"])
     def test_other_suffixes_are_refused_with_those_that_work(self, write: Write, name: str) -> None:
-        assert "suffixes: .csv, .tsv, .txt, .npy, .npz" in refusal(write(name, b"x"))
+        assert "suffixes: .csv, .tsv, .txt, .npy, .npz, .mat, .data" in refusal(write(name, b"x"))
 
     def test_suffixes_count_in_any_case(self, write: Write) -> None:
         assert len(load_recording(write("A.CSV", "a\n1\n"))) == 1
@@ -223,9 +223,9 @@ class TestPaths:
     def test_a_folder_without_recordings_says_what_it_has(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="holds no recording"):
             load_recordings(tmp_path)
-        (tmp_path / "a.mat").touch()
+        (tmp_path / "a.bag").touch()
         (tmp_path / ".hidden.csv").write_text("a\n1\n")
-        with pytest.raises(DataError, match=re.escape("holds no recording, only .mat")):
+        with pytest.raises(DataError, match=re.escape("holds no recording, only .bag")):
             load_recordings(tmp_path)
 
     def test_channels_of_a_folder_take_the_order_of_the_first_file(self, write: Write) -> None:

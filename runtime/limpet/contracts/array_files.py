@@ -92,9 +92,9 @@ def read_npz(
     Args:
         path: The file.
         key: The array, or several of one or two dimensions and equal length, separated by
-            commas, whose names then name the channels. By default the only numeric one of one or
-            two dimensions; where that holds one number a segment of the only one of three, the
-            latter.
+            commas; one of one dimension, and all of several, give the channels their names. By
+            default the only numeric one of one or two dimensions; where that holds one number a
+            segment of the only one of three, the latter.
         ignore: Channels to leave out.
         label: Key or channel that holds the labels; by default a key of `LABEL_NAMES` with one
             label a row (or one a segment).
@@ -109,11 +109,13 @@ def read_npz(
             _check_signal(path, repr(name), headers[name])
         arrays = {name: _read_member(path, archive, name) for name in chosen}
         names: tuple[str, ...]
-        if len(arrays) > 1:
+        first = arrays[chosen[0]]
+        is_named = key is not None and first.ndim == 1 and NAMES_KEY not in headers
+        if len(arrays) > 1 or is_named:
             array, names = join_arrays(path, arrays)
             warnings: tuple[str, ...] = ()
         else:
-            (array,) = arrays.values()
+            array = first
             names, warnings = _names(path, archive, headers, _width(array))
         label_key = _find_label_key(path, headers, chosen, array.shape, names, label)
         labels = _read_member(path, archive, label_key) if label_key else None

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.io import savemat
 
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.scores_file import read_scores
@@ -144,6 +145,57 @@ def test_a_model_trained_on_numbered_columns_finds_them_by_number(
     done = limpet(capsys, "predict", bundle.path, tmp_path / "a.npy", "--out", out)
     assert_scores(read_scores(out), scores_of(rows))
     assert "left out: c1" in done.out
+
+
+def test_a_model_without_names_takes_a_named_array_by_position(
+    rows: Rows, tmp_path: Path, capsys: Capture
+) -> None:
+    bundle = anomaly_bundle(tmp_path / "pump", channels=["c0", "c1"], window=WINDOW)
+    np.savez(tmp_path / "a.npz", speed=rows[:, 0], current=rows[:, 1], flow=rows[:, 0])
+    line = ["predict", bundle.path, tmp_path / "a.npz", "--out", tmp_path / "scores.npy", "--key"]
+    done = limpet(capsys, *line, "speed,current")
+    assert "have no names, columns are taken in order: speed, current" in done.err
+    assert_scores(read_scores(tmp_path / "scores.npy"), scores_of(rows))
+    done = limpet(capsys, *line, "speed,current,flow", "--force")
+    assert "channel 'c0', 'c1' is missing" in done.err
+
+
+def test_a_matlab_file_is_matched_by_the_names_of_its_arrays(
+    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
+) -> None:
+    variables = {"fs": 10.0, "current": rows[:, 1], "speed": rows[:, 0], "rpm": 1797}
+    savemat(tmp_path / "a.mat", variables)
+    out = tmp_path / "scores.csv"
+    done = limpet(capsys, "predict", bundle.path, tmp_path / "a.mat", "--out", out)
+    assert (done.code, done.err) == (0, "")
+    assert "left out: rpm (one number)" in done.out
+    assert_scores(read_scores(out), scores_of(rows))
+    named = ["--key", "speed,current"]
+    damaged = tmp_path / "b.mat"
+    damaged.write_bytes((tmp_path / "a.mat").read_bytes()[:-40])
+    done = limpet(capsys, "predict", bundle.path, damaged, "--out", out, "--force", *named)
+    assert done.code == 1
+    assert done.err.startswith(f"error: {damaged} is no whole .mat file: ")
+
+
+def test_each_snapshot_of_a_folder_warms_up_anew(
+    rows: Rows, tmp_path: Path, capsys: Capture
+) -> None:
+    bundle = anomaly_bundle(
+        tmp_path / "bearing", channels=["horizontal", "vertical"], window=WINDOW, rate_hz=25_600.0
+    )
+    folder = tmp_path / "Bearing1_1"
+    folder.mkdir()
+    for number, part in enumerate(np.split(rows, 3), start=1):
+        lines = [f"9,39,{10 * number},{40 * row},{x},{y}\n" for row, (x, y) in enumerate(part)]
+        (folder / f"acc_{number:05}.csv").write_text("".join(lines))
+    out = tmp_path / "scores.npy"
+    done = limpet(capsys, "predict", bundle.path, folder, "--out", out, "--json", "-")
+    (part,) = done.report["inputs"]
+    assert (part["rows"], part["segments"], part["rate_hz"]) == (60, 3, 25_600)
+    assert part["warnings"] == []
+    wanted = [scores_of(part) for part in np.split(rows, 3)]
+    assert_scores(read_scores(out), np.concatenate(wanted))
 
 
 def test_an_npz_with_names_is_matched_by_them(

@@ -66,6 +66,31 @@ def test_json_on_standard_output_replaces_the_text(here: Path) -> None:
     assert report["calibration"]["false_alarm_rate"] == 0.05
 
 
+def test_the_training_prefix_in_a_tsb_ad_name_is_announced_and_not_applied(here: Path) -> None:
+    name = "169_Pump_id_26_Sensor_tr_2000_1st_2500.csv"
+    (here / "pump.csv").rename(here / name)
+    report = json.loads(train("--json", "-", data=name).stdout)
+    assert report["warnings"][0] == (
+        f"{name} announces a training prefix of 2000 rows, and all rows train: "
+        "say --train-rows 2000"
+    )
+    assert RunFolder(here / "run").read().data[0].rows == 3000
+    told = train("--force", data=name)
+    assert told.stderr.count("warning: 169_Pump") == 1
+    followed = train("--force", "--train-rows", "2000", data=name)
+    assert "announces" not in followed.stderr
+
+
+def test_snapshots_of_a_bearing_train_as_one_recording(here: Path, data_dir: Path) -> None:
+    (here / "tiny.toml").write_text(TINY + 'baseline = "training"\n')
+    folder = data_dir / "femto/raw/Learning_set/Bearing1_1"
+    result = train(data=str(folder))
+    assert result.exit_code == 0, result.output
+    assert "channels: horizontal, vertical at 25600 Hz" in result.stdout
+    (digest,) = RunFolder(here / "run").read_complete().data
+    assert (digest.name, digest.rows) == ("Bearing1_1", 20_480)
+
+
 def test_options_win_over_the_configuration_file(here: Path) -> None:
     result = train("--steps", "4", "--false-alarm-rate", "0.05")
     assert result.exit_code == 0, result.output

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class PredictReport(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--key",
     metavar="NAME",
-    help="Array of an .npz or .mat with several; A,B takes two as channels.",
+    help="Array of an .npz or .mat; A,B joins two.",
 )
 @click.option(
     "--ignore", multiple=True, metavar="NAME", help="Column that is no channel; may be repeated."
@@ -190,7 +191,7 @@ def _threshold(model: Bundle) -> float:
 
 
 def _match(recording: Recording, channels: list[str], rate_hz: float) -> Recording:
-    """The recording with the model's channels, by name; an array without names by position.
+    """The recording with the model's channels by name, by position where it or they have none.
 
     Raises:
         DataError: A channel is missing.
@@ -199,7 +200,11 @@ def _match(recording: Recording, channels: list[str], rate_hz: float) -> Recordi
     if not 1 / RATE_TOLERANCE <= factor <= RATE_TOLERANCE:
         warning = f"rate is {recording.rate_hz:g} Hz, the model was trained at {rate_hz:g} Hz"
         recording = replace(recording, warnings=(*recording.warnings, warning))
-    if not _has_no_names(recording) or set(channels) <= set(recording.channels):
+    is_array = recording.path.suffix.lower() in ARRAY_SUFFIXES
+    has_no_names = _are_numbered(recording.channels)
+    model_has_none = _are_numbered(channels) and len(channels) == len(recording.channels)
+    by_position = is_array and (has_no_names or model_has_none)
+    if not by_position or set(channels) <= set(recording.channels):
         return recording.select(channels)
     if len(channels) != len(recording.channels):
         raise DataError(
@@ -208,13 +213,15 @@ def _match(recording: Recording, channels: list[str], rate_hz: float) -> Recordi
             f"wanted: {', '.join(channels)}; leave columns out with --ignore c0, c1, …",
         )
     warning = f"columns have no names and are taken in order: {', '.join(channels)}"
+    if not has_no_names:
+        found = ", ".join(recording.channels)
+        warning = f"the model's channels have no names, columns are taken in order: {found}"
     return replace(recording, channels=tuple(channels), warnings=(*recording.warnings, warning))
 
 
-def _has_no_names(recording: Recording) -> bool:
-    """Whether the channels are an array's columns, numbered by the reader."""
-    is_array = recording.path.suffix.lower() in ARRAY_SUFFIXES
-    return is_array and all(re.fullmatch(r"c\d+", name) for name in recording.channels)
+def _are_numbered(channels: Sequence[str]) -> bool:
+    """Whether these are the names that the reader gives to the columns of an array."""
+    return all(re.fullmatch(r"c\d+", name) for name in channels)
 
 
 def _score(

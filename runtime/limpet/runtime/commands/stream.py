@@ -30,7 +30,7 @@ CHUNKS_PER_S = 50.0
     help="Times real time (1, 10, 0.5), or `max` for as fast as rows are acknowledged.",
 )  # fmt: skip
 @click.option("--model", default="", help="Model that scores it; by default the server chooses.")
-@click.option("--key", help="Array of an .npz or .mat with several; A,B takes two as channels.")
+@click.option("--key", help="Array of an .npz or .mat; A,B joins two.")
 @click.option("--ignore", multiple=True, help="Column that is no channel; may be repeated.")
 @click.option("--rate-hz", type=float, help="Rows per second, where the file does not say.")
 @click.option("--label", help="Label column, never a channel.")

@@ -52,7 +52,7 @@ def command() -> None:
 @click.option(
     "--key",
     metavar="NAME",
-    help="Array of an .npz or .mat with several; A,B takes two as channels.",
+    help="Array of an .npz or .mat; A,B joins two.",
 )
 @click.option(
     "--ignore", multiple=True, metavar="NAME", help="Column that is no channel; repeatable."
