@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from limpet.contracts.errors import DataError
-from limpet.contracts.recordings import Recording, load_recording, load_recordings
+from limpet.contracts.recordings import SUFFIXES, Recording, load_recording, load_recordings
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -247,6 +247,22 @@ class TestPaths:
     def test_a_single_file_is_a_list_of_one(self, write: Write) -> None:
         (only,) = load_recordings(write("a.csv", "x,y\n1,2\n"))
         assert only.channels == ("x", "y")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(content=st.binary(max_size=300))
+@example(content=b"")
+@example(content=b"lost\n" + b"\t1\t2\t3\t4\t5\t6\n" * 15)
+@example(content=bytes(128))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_are_a_recording_or_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    try:
+        found = load_recording(path)
+    except DataError:
+        return
+    assert found.values.shape == (len(found), len(found.channels))
 
 
 class TestSelectAndRows:
