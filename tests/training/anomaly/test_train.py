@@ -67,7 +67,8 @@ def run(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_holds_record_weights_sample_and_metrics_and_no_checkpoint(run: Path) -> None:
     names = sorted(file.name for file in run.iterdir())
-    assert names == ["metrics.jsonl", "run.json", "sample.npz", "weights.safetensors"]
+    written = ["metrics.jsonl", "run.json", "sample.npz", "tensorboard", "weights.safetensors"]
+    assert names == written
     record = RunFolder(run).read_complete()
     assert msgspec.convert(record.config, AnomalyConfig) == SHORT
     assert record.calibration is not None

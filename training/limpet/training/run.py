@@ -151,6 +151,11 @@ class RunFolder:
         if leads():
             write_whole(self.path / name, content)
 
+    def remove_checkpoint(self) -> None:
+        """Removes the checkpoint, once training is done and its outcome is written."""
+        if leads():
+            self.checkpoint.unlink(missing_ok=True)
+
 
 def open_run(path: Path | str, record: RunRecord, *, resume: bool, force: bool) -> RunFolder:
     """Opens a folder to train into and writes the record of what begins.
