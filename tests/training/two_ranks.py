@@ -1,6 +1,6 @@
 """What each of two processes does under torchrun; `test_distributed` starts it and judges it.
 
-    two_ranks.py FOLDER    each rank writes FOLDER/rank{0,1}.safetensors and .json
+two_ranks.py FOLDER    each rank writes FOLDER/rank{0,1}.safetensors and .json
 """
 
 from __future__ import annotations
