@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -115,6 +116,8 @@ def main(folder: Path) -> None:
             fit(encoder, contrastive(encoder, interrupt), CONFIG, run)
         except TrainingInterruptedError as error:
             results["interruption"] = error.message
+        if rank() == 0:
+            shutil.copytree(run, own / "handed over")
         encoder = fresh_encoder(rank() + 7)
         steps: list[int] = []
         fit(encoder, contrastive(encoder), CONFIG, run, lambda done, note: steps.append(done))
