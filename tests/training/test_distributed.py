@@ -155,6 +155,11 @@ def test_the_gradient_of_a_row_is_what_all_ranks_losses_say_of_it(two: Ranks) ->
     assert [r["gradient bf16"] for r in two.results] == [["torch.bfloat16", [2.0]]] * 2
 
 
+def test_gradients_are_averaged_where_any_rank_has_one_and_stay_none_elsewhere(two: Ranks) -> None:
+    for results in two.results:
+        assert results["gradients"] == [[1.5, 4.5], [2.0, -2.0], None]
+
+
 def test_figures_are_averaged_and_flags_are_joined(two: Ranks) -> None:
     for results in two.results:
         assert results["average"] == {"x": 0.5}

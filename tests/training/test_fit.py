@@ -243,6 +243,16 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         fit(model, lambda step, rng: model(torch.ones(1, 3)).sum(), CONFIG, tmp_path)
 
 
+def test_a_checkpoint_of_other_shapes_is_refused_even_where_they_would_stretch(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, kill_at=6)
+    model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 5))
+    with pytest.raises(DataError, match=r"2.weight is \[1, 4\], wanted \[5, 4\]"):
+        fit(model, lambda step, rng: model(torch.ones(1, 3)).sum(), CONFIG, tmp_path)
+
+
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0not a header")
     with pytest.raises(DataError, match="no checkpoint of this model"):

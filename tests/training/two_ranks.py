@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from limpet.contracts.errors import DataError
 from limpet.training.anomaly.objective import contrast
-from limpet.training.distributed import any_rank, average, gather, process_group, shard
+from limpet.training.distributed import (
+    any_rank,
+    average,
+    average_gradients,
+    gather,
+    process_group,
+    shard,
+)
 from limpet.training.fit import FitConfig, LossOfStep, TrainingInterruptedError, fit
 from limpet.training.progress import progress
 from limpet.training.ranks import rank
@@ -92,6 +99,12 @@ def main(folder: Path) -> None:
         assert halves.grad is not None
         tensors["gathered bf16"] = gather(halves.detach())
         results["gradient bf16"] = [str(halves.grad.dtype), halves.grad.tolist()]
+        parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        parameters[0].grad = torch.tensor([1.0, 3.0]) * (1 + rank())
+        if rank() == 1:
+            parameters[1].grad = torch.tensor([4.0, -4.0])
+        average_gradients(parameters)
+        results["gradients"] = [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
         results["average"] = average({"x": torch.tensor(float(rank()))})
         results["any"] = [any_rank(rank() == 1), any_rank(False)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -209,10 +210,7 @@ def test_a_device_that_is_not_there_is_impossible_here(recording: Path, tmp_path
 def test_a_damaged_run_is_a_data_error(  # type: ignore[no-untyped-def]
     run: Path, tmp_path: Path, damage, message: str
 ) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in run.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = shutil.copytree(run, tmp_path / "copy")
     load_scorer(copy)
     damage(copy)
     with pytest.raises(LimpetError, match=message):

@@ -103,7 +103,10 @@ class Checkpoint:
         step = int(tensors.pop("step"))
         with torch.no_grad():
             for name, value in self._weights().items():
-                value.copy_(tensors.pop(f"model/{name}"))
+                saved = tensors.pop(f"model/{name}")
+                if saved.shape != value.shape:  # `copy_` would stretch a row over a matrix
+                    raise ValueError(f"{name} is {[*saved.shape]}, wanted {[*value.shape]}")
+                value.copy_(saved)
         if self.scaler.is_enabled():
             state = {key: tensors.pop(f"scaler/{key}").item() for key in SCALER_KEYS}
             self.scaler.load_state_dict({**self.scaler.state_dict(), **state})

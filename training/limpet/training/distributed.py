@@ -11,17 +11,18 @@ holds as well where a loss compares rows of several ranks:
         z_negatives = gather(encoder(negatives[own]))  # all rows of the global batch
         return contrast(z_anchors, z_positives, z_negatives, temperature)
 
-Why this is the single process's step, for R ranks: the global loss L is the mean of the ranks'
-losses L_q, as shards are equal. The backward pass of `gather` adds up what all L_q say of a rank's
-rows z_r, so that rank's parameters get the gradient (Σ_q ∂L_q/∂z_r) ∂z_r/∂θ, plus that of the rows
-which it did not gather. Summed over the ranks this is ∂(Σ_q L_q)/∂θ, and `average_gradients`
-divides by R: ∂L/∂θ. Were `gather` to average, gathered rows would count R times too little; were
-it to cut the gradient, negatives would not be pushed away at all.
+Why this is the single process's step, for R ranks: shards are equal, so the loss L of the global
+batch is the mean of the ranks' losses L_q. The backward pass of `gather` adds up what all L_q say
+of a rank's rows z_r, and that rank's parameters get the gradient (Σ_q ∂L_q/∂z_r) ∂z_r/∂θ, beside
+what its own loss says of the rows that it did not gather. Summed over the ranks this is
+∂(Σ_q L_q)/∂θ; `average_gradients` divides by R, which gives ∂L/∂θ. If `gather` averaged, gathered
+rows would count R times too little; if it cut the gradient, nothing would push negatives away. The
+rule also covers a rank that gathers all rows and returns the whole loss: then L_q = L.
 
-Without torchrun everything here is the identity. The ranks must take the same path: each call is
-met by the same call on every other rank. With nothing but the loss to connect them, an encoder
-whose rows depend on one another (batch normalisation) or which draws random numbers (dropout)
-differs from its single process; others agree to rounding.
+Without torchrun everything here is the identity. The ranks take the same path: each call meets the
+same call on every other rank. Where rows of an encoder depend on one another (batch normalisation)
+or it draws random numbers (dropout), ranks do train, but not to the weights of a single process;
+other encoders agree with it to rounding.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ def fit(
         start = checkpoint.restore()
         with metrics_log(folder, start) as log:
             for step in range(start, config.steps):
-                if any_rank(stop.is_set()):
+                if any_rank(stop.is_set()):  # so that all ranks stop before the same step
                     checkpoint.save(step)
                     raise TrainingInterruptedError(
                         f"interrupted before step {step} of {config.steps}, "
@@ -150,7 +150,7 @@ def fit(
                     parts = _parts(step, loss_of_step(step, rng), recent)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(parts["loss"]).backward()  # type: ignore[no-untyped-call]
-                average_gradients(model.parameters())
+                average_gradients(model.parameters())  # from here on the ranks do the same
                 scaler.unscale_(optimizer)
                 norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
                 recent.append(average(parts))
