@@ -97,7 +97,7 @@ def test_a_figure_that_is_not_finite_leaves_valid_json(tmp_path: Path) -> None:
 def test_without_tensorboardx_there_are_json_lines_and_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    monkeypatch.setitem(sys.modules, "tensorboardX.record_writer", None)
     with caplog.at_level(logging.WARNING):
         log_steps(tmp_path, 0, 10)
     assert "pip install 'limpet[training]'" in caplog.text

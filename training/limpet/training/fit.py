@@ -144,7 +144,7 @@ def fit(
                 rate = config.rate_at(step)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                torch.manual_seed(_seed(config.seed, step))
+                _seed_torch(device, config.seed, step)
                 with autocast:
                     rng = np.random.default_rng([config.seed, step])
                     parts = _parts(step, loss_of_step(step, rng), recent)
@@ -200,10 +200,16 @@ def _own_randomness(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _seed(seed: int, step: int) -> int:
-    """What torch's generators start a step from; ranks draw (dropout) for different rows."""
+def _seed_torch(device: torch.device, seed: int, step: int) -> None:
+    """Seeds what a model draws itself (dropout); ranks draw for different rows.
+
+    `torch.manual_seed` would format three stack traces a step where CUDA is not used.
+    """
     sequence = np.random.SeedSequence([seed, step, rank()])
-    return int(sequence.generate_state(1, np.uint64)[0])
+    (start,) = sequence.generate_state(1, np.uint64).tolist()
+    torch.default_generator.manual_seed(start)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(start)
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ import contextlib
 import json
 import logging
 import math
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from limpet.training.ranks import leads
-from limpet.training.run import METRICS, TENSORBOARD, write_whole
+from limpet.training.run import EVENTS, METRICS, TENSORBOARD, write_whole
 
 Write = Callable[[int, Mapping[str, float]], None]
 """Takes the number of steps that are done and figures by name."""
@@ -55,32 +57,39 @@ def metrics_log(folder: Path, step: int) -> Iterator[Write]:
 
 @contextlib.contextmanager
 def _events(folder: Path, step: int) -> Iterator[Write]:
-    """TensorBoard's event file, each event flushed; tensorboardX's `SummaryWriter` would queue them
-    for a thread of its own, where a kill loses them.
+    """Opens an event file for TensorBoard, whose records are in the file once `write` returns.
+
+    tensorboardX's own writers either queue records for a thread, where a kill loses them, or wait
+    for the disk at each; so only its messages and its checksum are used here.
     """
     try:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.record_writer import masked_crc32c
     except ModuleNotFoundError:
         log.warning("no TensorBoard events without tensorboardX: pip install 'limpet[training]'")
         yield _discard
         return
+
+    def checked(content: bytes) -> bytes:
+        return content + struct.pack("<I", masked_crc32c(content))
+
     folder.mkdir(exist_ok=True)
-    writer = EventsWriter(str(folder / "events"), f".from-step-{step:09d}")
-    restart = SessionLog(status=SessionLog.START)
-    writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=restart))
+    began = f"{time.time():.0f}.{socket.gethostname()}.from-step-{step:09d}"
+    with (folder / EVENTS.replace("*", began)).open("wb") as file:
 
-    def write(done: int, figures: Mapping[str, float]) -> None:
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        event = Event(wall_time=time.time(), step=done, summary=Summary(value=values))
-        writer.write_event(event)
-        writer.flush()
+        def append(**fields: object) -> None:
+            content = Event(wall_time=time.time(), **fields).SerializeToString()
+            file.write(checked(struct.pack("<Q", len(content))) + checked(content))
+            file.flush()
 
-    try:
+        def write(done: int, figures: Mapping[str, float]) -> None:
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+            append(step=done, summary=Summary(value=values))
+
+        append(file_version="brain.Event:2")
+        append(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         yield write
-    finally:
-        writer.close()
 
 
 def _discard(done: int, figures: Mapping[str, float]) -> None:
