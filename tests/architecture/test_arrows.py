@@ -31,7 +31,7 @@ NEVER_AT_IMPORT = [*sorted(NEVER_ON_A_ROBOT), "matplotlib", "safetensors", "onnx
 DEPENDENCIES = {
     *("click", "msgspec", "numpy", "onnxruntime", "tomli", "tomllib", "zmq", "pyzmq"),
     *("matplotlib", "onnx", "onnxscript", "open3d", "safetensors", "scipy", "sklearn", "torch"),
-    *("cuda", "tensorrt", "tensorrt_rtx"),
+    *("cuda", "tensorboardX", "tensorrt", "tensorrt_rtx"),
 }
 
 

@@ -83,3 +83,23 @@ def test_a_record_of_another_schema_version_says_both_versions(tmp_path: Path) -
 def test_a_folder_without_a_record_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not a RUN: cannot read run.json"):
         RunFolder(tmp_path).read()
+
+
+def test_force_begins_anew_without_the_old_tensorboard_events(tmp_path: Path) -> None:
+    events = tmp_path / "run" / "tensorboard" / "events.out.tfevents.1.host"
+    open_run(tmp_path / "run", RECORD, resume=False, force=False)
+    events.parent.mkdir()
+    events.touch()
+    open_run(tmp_path / "run", RECORD, resume=False, force=True)
+    assert not events.exists()
+
+
+def test_force_leaves_a_run_alone_whose_tensorboard_folder_holds_other_files(
+    tmp_path: Path,
+) -> None:
+    notes = tmp_path / "run" / "tensorboard" / "notes.txt"
+    open_run(tmp_path / "run", RECORD, resume=False, force=False)
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(UsageError, match=r"holds more than a RUN \(notes.txt\)"):
+        check_out(tmp_path / "run", resume=False, force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def run(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_holds_record_weights_sample_and_metrics_and_no_checkpoint(run: Path) -> None:
     names = sorted(file.name for file in run.iterdir())
-    assert names == ["metrics.jsonl", "run.json", "sample.npz", "weights.safetensors"]
+    written = ["metrics.jsonl", "run.json", "sample.npz", "tensorboard", "weights.safetensors"]
+    assert names == written
     record = RunFolder(run).read_complete()
     assert msgspec.convert(record.config, AnomalyConfig) == SHORT
     assert record.calibration is not None
@@ -208,10 +210,7 @@ def test_a_device_that_is_not_there_is_impossible_here(recording: Path, tmp_path
 def test_a_damaged_run_is_a_data_error(  # type: ignore[no-untyped-def]
     run: Path, tmp_path: Path, damage, message: str
 ) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for file in run.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = shutil.copytree(run, tmp_path / "copy")
     load_scorer(copy)
     damage(copy)
     with pytest.raises(LimpetError, match=message):

@@ -1,35 +1,56 @@
-"""The training loop: seeded steps, checkpoints, resumption, orderly interruption.
+"""The training loop of every encoder: seeded steps, checkpoints, resumption, orderly interruption.
 
-All randomness of a step follows from (seed, step), and a checkpoint holds weights and optimiser
-in full, so a run that was killed at any moment ends with the same bits as one that was not, on the
-same machine with the same number of threads.
+All randomness of a step follows from (seed, step), and a checkpoint holds all that a step changes,
+so a run that was killed at any moment ends with the same bits as one that was not, on the same
+machine with the same number of threads. Under `torchrun` the ranks descend together; how an
+objective shares its batch among them is told in `limpet.training.distributed`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from limpet.contracts.errors import DataError, LimpetError
+from limpet.training.checkpoint import Checkpoint
+from limpet.training.distributed import (
+    any_rank,
+    average,
+    average_gradients,
+    check_device,
+    process_group,
+)
+from limpet.training.metrics_log import metrics_log
 from limpet.training.progress import Report
-from limpet.training.run import CHECKPOINT, METRICS, write_whole
+from limpet.training.ranks import leads, rank
+from limpet.training.run import CHECKPOINT
 
-LossOfStep = Callable[[int, np.random.Generator], Tensor]
-"""Takes the step and a generator seeded for it; gives the loss to descend."""
+Loss = Tensor | Mapping[str, Tensor]
+"""The loss to descend, or scalars by name: `loss`, which is descended, and others to be logged."""
+
+LossOfStep = Callable[[int, np.random.Generator], Loss]
+"""Takes the step and a generator seeded for it, the same on every rank; gives this rank's loss.
+
+It is called under autocast. A loss that needs single precision leaves it for its own arithmetic:
+`with torch.autocast(device, enabled=False)`.
+"""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+RESERVED = {"step", "learning_rate", "loss_scale", "seconds"}
+"""What a line of `metrics.jsonl` holds beside the figures that an objective gives."""
 
 
 class TrainingInterruptedError(LimpetError):
@@ -47,6 +68,7 @@ class FitConfig:
         learning_rate: AdamW's peak rate; rises linearly, falls to zero as a cosine.
         weight_decay: AdamW's weight decay.
         seed: Seed of the steps' randomness.
+        precision: What matrix products and convolutions are computed in; weights stay fp32.
         warm_up_steps: Steps until the peak rate.
         clip_norm: Longest gradient that is followed at its full length.
         checkpoint_steps: Steps from one checkpoint to the next.
@@ -57,6 +79,7 @@ class FitConfig:
     learning_rate: float
     weight_decay: float
     seed: int
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     warm_up_steps: int = 50
     clip_norm: float = 5.0
     checkpoint_steps: int = 200
@@ -78,66 +101,115 @@ def fit(
     """Trains a model in place, from the folder's checkpoint if there is one.
 
     Args:
-        model: Its parameters are trained.
+        model: Its parameters are trained, on the device where they are.
         loss_of_step: The loss.
         config: How to descend.
-        folder: Gets `checkpoint.safetensors` and `metrics.jsonl`.
-        report: Called after each step.
+        folder: Gets `checkpoint.safetensors`, `metrics.jsonl` and `tensorboard/`, from rank 0.
+        report: Called after each step, on rank 0.
 
     Returns:
         Mean loss of the last `log_steps` steps.
 
     Raises:
-        TrainingInterruptedError: SIGINT or SIGTERM arrived; the checkpoint is written.
+        TrainingInterruptedError: SIGINT or SIGTERM arrived on any rank; the checkpoint is written.
         DataError: The checkpoint is damaged or of another model, or the loss is not finite.
+        UsageError: The ranks do not fit together.
+        ValueError: The figures of a step have wrong names.
     """
-    checkpoint, metrics = folder / CHECKPOINT, folder / METRICS
-    parameters = dict(model.named_parameters())
+    device = next(model.parameters()).device
+    check_device(device)
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    start = _load(checkpoint, parameters, optimizer) if checkpoint.exists() else 0
-    _forget_after(metrics, start)
-    recent: list[float] = []
-    began = time.monotonic()
+    autocast = torch.autocast(
+        device.type, DTYPES[config.precision], enabled=config.precision != "fp32"
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    recent: deque[Mapping[str, float]] = deque(maxlen=config.log_steps)
+    checkpoint = Checkpoint(
+        path=folder / CHECKPOINT, model=model, optimizer=optimizer, scaler=scaler, recent=recent
+    )
     model.train()
-    with _stop_requests() as stop, metrics.open("a", encoding="utf-8") as log:
-        for step in range(start, config.steps):
-            if stop.is_set():
-                _save(checkpoint, step, parameters, optimizer)
-                raise TrainingInterruptedError(
-                    f"interrupted before step {step} of {config.steps}, which {checkpoint} resumes",
-                    "repeat the command with --resume",
-                )
-            rate = config.rate_at(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = loss_of_step(step, np.random.default_rng([config.seed, step]))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(parameters.values(), config.clip_norm)
-            if not bool(torch.isfinite(norm)):
-                raise DataError(
-                    f"step {step}: loss {float(loss.detach())} has a gradient that is not finite",
-                    "lower learning_rate, or look for extreme values in the data",
-                )
-            optimizer.step()
-            recent = [*recent[-(config.log_steps - 1) :], float(loss.detach())]
-            done = step + 1
-            if done % config.log_steps == 0 or done == config.steps:
-                line = {
-                    "step": done,
-                    "loss": sum(recent) / len(recent),
-                    "learning_rate": rate,
-                    "seconds": round(time.monotonic() - began, 3),
-                }
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-            if done % config.checkpoint_steps == 0 or done == config.steps:
-                _save(checkpoint, done, parameters, optimizer)
-            report(done, f"loss {sum(recent) / len(recent):.3f}")
+    with process_group(), _own_randomness(device), _stop_requests() as stop:
+        start = checkpoint.restore()
+        with metrics_log(folder, start) as log:
+            for step in range(start, config.steps):
+                if any_rank(stop.is_set()):  # so that all ranks stop before the same step
+                    checkpoint.save(step)
+                    raise TrainingInterruptedError(
+                        f"interrupted before step {step} of {config.steps}, "
+                        f"which {checkpoint.path} resumes",
+                        "repeat the command with --resume",
+                    )
+                rate = config.rate_at(step)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                _seed_torch(device, config.seed, step)
+                with autocast:
+                    rng = np.random.default_rng([config.seed, step])
+                    parts = _parts(step, loss_of_step(step, rng), recent)
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(parts["loss"]).backward()  # type: ignore[no-untyped-call]
+                average_gradients(model.parameters())  # from here on the ranks do the same
+                scaler.unscale_(optimizer)
+                norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+                recent.append(average(parts))
+                _check_finite(step, recent[-1]["loss"], float(norm), scaler)
+                scaler.step(optimizer)
+                scaler.update()
+                done, means = step + 1, _means(recent)
+                if done % config.log_steps == 0 or done == config.steps:
+                    scale = {"loss_scale": scaler.get_scale()} if scaler.is_enabled() else {}
+                    log(done, {**means, "learning_rate": rate, **scale})
+                if done % config.checkpoint_steps == 0 or done == config.steps:
+                    checkpoint.save(done)
+                if leads():
+                    report(done, f"loss {means['loss']:.3f}")
     model.eval()
-    return sum(recent) / len(recent) if recent else _last_loss(metrics)
+    return _means(recent)["loss"]
+
+
+def _parts(step: int, loss: Loss, recent: Sequence[Mapping[str, float]]) -> Mapping[str, Tensor]:
+    parts = loss if isinstance(loss, Mapping) else {"loss": loss}
+    if "loss" not in parts or RESERVED & parts.keys():
+        raise ValueError(
+            f"step {step} has figures {[*parts]}, wanted `loss` and none of {sorted(RESERVED)}"
+        )
+    if recent and parts.keys() != recent[-1].keys():
+        raise ValueError(f"step {step} has figures {[*parts]}, the last had {[*recent[-1]]}")
+    return parts
+
+
+def _means(recent: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(each[name] for each in recent) / len(recent) for name in recent[-1]}
+
+
+def _check_finite(step: int, loss: float, norm: float, scaler: torch.amp.GradScaler) -> None:
+    """A gradient that overflows in fp16 is skipped by the scaler, while there is scale to take."""
+    if not math.isfinite(loss) or not (math.isfinite(norm) or scaler.get_scale() > 1.0):
+        raise DataError(
+            f"step {step}: loss {loss:g}, length of its gradient {norm:g}, wanted finite ones",
+            "lower learning_rate, look for extreme values in the data, or take another precision",
+        )
+
+
+@contextlib.contextmanager
+def _own_randomness(device: torch.device) -> Iterator[None]:
+    """Leaves torch's own generators to the caller as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+def _seed_torch(device: torch.device, seed: int, step: int) -> None:
+    """Seeds what a model draws itself (dropout); ranks draw for different rows.
+
+    `torch.manual_seed` would format three stack traces a step where CUDA is not used.
+    """
+    sequence = np.random.SeedSequence([seed, step, rank()])
+    (start,) = sequence.generate_state(1, np.uint64).tolist()
+    torch.default_generator.manual_seed(start)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(start)
 
 
 @contextlib.contextmanager
@@ -163,61 +235,3 @@ def _stop_requests() -> Iterator[threading.Event]:
         yield stop
     finally:
         restore()
-
-
-def _save(
-    path: Path, step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW
-) -> None:
-    tensors = {f"model/{name}": value.detach().cpu() for name, value in parameters.items()}
-    for name, parameter in parameters.items():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer/{name}/{key}"] = value.detach().cpu()
-    write_whole(path, save(tensors, metadata={"step": str(step)}))
-
-
-def _load(path: Path, parameters: dict[str, nn.Parameter], optimizer: torch.optim.AdamW) -> int:
-    """Restores weights and optimiser; returns the step to go on with."""
-    try:
-        tensors = load_file(path)
-        step = int(_metadata(path)["step"])
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(tensors.pop(f"model/{name}"))
-        for key, value in tensors.items():
-            name, _, slot = key.removeprefix("optimizer/").rpartition("/")
-            parameter = parameters[name]
-            where = "cpu" if slot == "step" else parameter.device
-            optimizer.state[parameter][slot] = value.to(where)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{path} is no checkpoint of this model: {error}", "begin anew with --force"
-        ) from error
-    return step
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
-
-
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drops lines of steps that will be done again, and half a line of a kill."""
-    if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            done = int(json.loads(line)["step"])
-        except (ValueError, KeyError, TypeError):
-            break
-        if done > step:
-            break
-        kept.append(line)
-    write_whole(metrics, "".join(f"{line}\n" for line in kept).encode())
-
-
-def _last_loss(metrics: Path) -> float:
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    return float(json.loads(lines[-1])["loss"]) if lines else math.nan

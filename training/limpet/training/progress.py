@@ -10,6 +10,8 @@ from typing import TextIO
 
 import click
 
+from limpet.training.ranks import leads
+
 Report = Callable[[int, str], None]
 """Takes the number of steps that are done and a note such as `loss 0.41`."""
 
@@ -25,7 +27,7 @@ def progress(
     file: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Report]:
-    """Shows the progress of `steps` steps on standard error.
+    """Shows the progress of `steps` steps on standard error; on ranks other than 0 nothing.
 
     Args:
         label: What is going on.
@@ -34,6 +36,9 @@ def progress(
         file: Where to, standard error by default.
         clock: Monotonic time in seconds.
     """
+    if not leads():
+        yield lambda done, note: None
+        return
     file = sys.stderr if file is None else file
     show = _bar if file.isatty() else _lines
     with show(label, steps, start, file, clock) as report:

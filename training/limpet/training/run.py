@@ -4,10 +4,11 @@
     RUN/weights.safetensors    the model, once training is done
     RUN/sample.npz             raw input for the export's golden data
     RUN/metrics.jsonl          losses by step
+    RUN/tensorboard/           the same as TensorBoard events
     RUN/checkpoint.safetensors where to resume; gone once training is done
 
 `run.json` is written first with `complete` false and last with `complete` true; each file appears
-whole or not at all.
+whole or not at all. Of the processes that `torchrun` starts, rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ import msgspec
 
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
+from limpet.training.ranks import leads
 
 SCHEMA_VERSION = 1
 
 RECORD, WEIGHTS, SAMPLE = "run.json", "weights.safetensors", "sample.npz"
-METRICS, CHECKPOINT = "metrics.jsonl", "checkpoint.safetensors"
+METRICS, TENSORBOARD, CHECKPOINT = "metrics.jsonl", "tensorboard", "checkpoint.safetensors"
 FILES = (RECORD, WEIGHTS, SAMPLE, METRICS, CHECKPOINT)
+EVENTS = "events.out.tfevents.*"
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -144,8 +147,14 @@ class RunFolder:
         self.write(RECORD, text + b"\n")
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes one file, whole or not at all."""
-        write_whole(self.path / name, content)
+        """Writes one file, whole or not at all; on ranks other than 0 nothing is written."""
+        if leads():
+            write_whole(self.path / name, content)
+
+    def remove_checkpoint(self) -> None:
+        """Removes the checkpoint, once training is done and its outcome is written."""
+        if leads():
+            self.checkpoint.unlink(missing_ok=True)
 
 
 def open_run(path: Path | str, record: RunRecord, *, resume: bool, force: bool) -> RunFolder:
@@ -162,6 +171,8 @@ def open_run(path: Path | str, record: RunRecord, *, resume: bool, force: bool) 
         DataError: The record there cannot be read.
     """
     folder = RunFolder(Path(path))
+    if not leads():
+        return folder
     check_out(folder.path, resume=resume, force=force)
     if resume and (folder.path / RECORD).exists():
         _check_same(folder, folder.read(), record)
@@ -169,6 +180,8 @@ def open_run(path: Path | str, record: RunRecord, *, resume: bool, force: bool) 
     if folder.path.exists():
         for name in FILES:
             (folder.path / name).unlink(missing_ok=True)
+        for events in (folder.path / TENSORBOARD).glob(EVENTS):
+            events.unlink()
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write_record(record)
     return folder
@@ -181,6 +194,8 @@ def check_out(path: Path, *, resume: bool, force: bool) -> None:
         UsageError: It holds a run and neither `resume` nor `force` is set, or it is no RUN.
         DataError: The record there cannot be read.
     """
+    if not leads():
+        return
     if resume and force:
         raise UsageError("--resume and --force exclude each other")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
@@ -192,7 +207,9 @@ def check_out(path: Path, *, resume: bool, force: bool) -> None:
             f"{path} exists and is no RUN, so it is never replaced", "name another --out"
         )
     if force:
-        strangers = sorted({file.name for file in path.iterdir()} - {*FILES})
+        inside = {*(path / TENSORBOARD).glob("*")} - {*(path / TENSORBOARD).glob(EVENTS)}
+        beside = {path / name for name in (*FILES, TENSORBOARD)}
+        strangers = sorted(file.name for file in ({*path.iterdir()} | inside) - beside)
         if strangers:
             raise UsageError(
                 f"{path} holds more than a RUN ({', '.join(strangers)}), so --force leaves it",

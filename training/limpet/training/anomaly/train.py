@@ -25,6 +25,7 @@ from limpet.training.anomaly.evaluation import auroc
 from limpet.training.anomaly.injection import inject
 from limpet.training.anomaly.model import AnomalyScorer, build_scorer
 from limpet.training.anomaly.objective import Batches
+from limpet.training.distributed import process_group
 from limpet.training.fit import FitConfig, fit
 from limpet.training.progress import progress
 from limpet.training.run import (
@@ -68,6 +69,7 @@ class AnomalyReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+@process_group()
 def train_anomaly(
     data: Path | str,
     out: Path | str,
@@ -238,7 +240,7 @@ def _finish(
     np.savez_compressed(buffer, rows=data.sample_rows)
     folder.write(SAMPLE, buffer.getvalue())
     folder.write_record(record)
-    folder.checkpoint.unlink(missing_ok=True)
+    folder.remove_checkpoint()
 
 
 @contextlib.contextmanager

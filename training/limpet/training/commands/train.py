@@ -111,6 +111,7 @@ def anomaly(
     from limpet.contracts.errors import MissingExtraError
     from limpet.contracts.reports import write_json
     from limpet.training.anomaly.config import AnomalyConfig
+    from limpet.training.ranks import leads
     from limpet.training.run import command_line
     from limpet.training.settings import read_settings
 
@@ -143,6 +144,8 @@ def anomaly(
         force=force,
         command=command_line(),
     )
+    if not leads():
+        return
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
     report = msgspec.structs.replace(report, warnings=[*announced, *report.warnings])

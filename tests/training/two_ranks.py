@@ -1,0 +1,157 @@
+"""What each of two processes does under torchrun; `test_distributed` starts it and judges it.
+
+two_ranks.py FOLDER    each rank writes FOLDER/rank{0,1}.safetensors and .json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from limpet.contracts.errors import DataError
+from limpet.training.anomaly.objective import contrast
+from limpet.training.distributed import (
+    any_rank,
+    average,
+    average_gradients,
+    gather,
+    process_group,
+    shard,
+)
+from limpet.training.fit import FitConfig, LossOfStep, TrainingInterruptedError, fit
+from limpet.training.progress import progress
+from limpet.training.ranks import rank
+
+STEPS, BATCH, WIDTH = 8, 12, 6
+CONFIG = FitConfig(
+    steps=STEPS, learning_rate=0.02, weight_decay=0.01, seed=5, warm_up_steps=2,
+    checkpoint_steps=3, log_steps=1, clip_norm=0.5,
+)  # fmt: skip
+
+
+def fresh_encoder(seed: int = 0) -> nn.Module:
+    """A small encoder; ranks may start from different seeds, since rank 0's weights go to all."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(5, 16), nn.GELU(), nn.Linear(16, WIDTH))
+
+
+def contrastive(encoder: nn.Module, interrupt: Callable[[int], None] | None = None) -> LossOfStep:
+    """The anomaly objective, its batch sharded and its negatives gathered."""
+
+    def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        if interrupt is not None:
+            interrupt(step)
+        drawn = torch.from_numpy(rng.standard_normal((3, BATCH, 5)).astype(np.float32))
+        drawn[1] = drawn[0] + 0.1 * drawn[1]
+        own = drawn[:, shard(BATCH)]  # anchors, positives, negatives: (3, b, 5)
+        anchor, positive, negative = nn.functional.normalize(encoder(own), dim=-1)
+        loss = contrast(anchor, positive, gather(negative), 0.1)
+        return {"loss": loss, "attraction": (anchor * positive).sum(1).mean()}
+
+    return loss_of_step
+
+
+def everything_on_each_rank(encoder: nn.Module) -> LossOfStep:
+    """An objective that compares all rows with all: each rank computes the whole loss."""
+
+    def loss_of_step(step: int, rng: np.random.Generator) -> Tensor:
+        drawn = torch.from_numpy(rng.standard_normal((BATCH, 5)).astype(np.float32))
+        rows = gather(nn.functional.normalize(encoder(drawn[shard(BATCH)]), dim=-1))
+        return torch.logsumexp(rows @ rows.T / 0.1, 1).mean()
+
+    return loss_of_step
+
+
+def main(folder: Path) -> None:
+    """Runs every scene; the tests say what is to be seen."""
+    own = folder / f"files-of-rank-{rank()}"
+    results: dict[str, object] = {}
+    tensors: dict[str, Tensor] = {}
+
+    def weights(name: str, encoder: nn.Module) -> None:
+        tensors.update({f"{name}/{key}": value for key, value in encoder.state_dict().items()})
+
+    def run_folder(name: str) -> Path:
+        """A RUN of rank 0; other ranks get one that is not there, and need none."""
+        if rank() == 0:
+            (own / name).mkdir(parents=True)
+        return own / name
+
+    with process_group():
+        tensors["gathered"] = gather(torch.arange(6.0).view(6, 1)[shard(6)])
+        rows = torch.full((2, 1), 1.0 + rank(), requires_grad=True)
+        (gather(rows).square().sum() * (1 + rank())).backward()
+        assert rows.grad is not None
+        tensors["gradient"] = rows.grad
+        halves = torch.full((1,), 1.5 + rank(), dtype=torch.bfloat16, requires_grad=True)
+        gather(halves).sum().backward()
+        assert halves.grad is not None
+        tensors["gathered bf16"] = gather(halves.detach())
+        results["gradient bf16"] = [str(halves.grad.dtype), halves.grad.tolist()]
+        parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+        parameters[0].grad = torch.tensor([1.0, 3.0]) * (1 + rank())
+        if rank() == 1:
+            parameters[1].grad = torch.tensor([4.0, -4.0])
+        average_gradients(parameters)
+        results["gradients"] = [p.grad if p.grad is None else p.grad.tolist() for p in parameters]
+        results["average"] = average({"x": torch.tensor(float(rank()))})
+        results["any"] = [any_rank(rank() == 1), any_rank(False)]
+
+        encoder = fresh_encoder(rank())
+        with progress("training", STEPS) as report:
+            results["loss"] = fit(
+                encoder, contrastive(encoder), CONFIG, run_folder("whole"), report
+            )
+        weights("whole", encoder)
+
+        encoder = fresh_encoder(rank())
+        fit(encoder, everything_on_each_rank(encoder), CONFIG, run_folder("all-to-all"))
+        weights("all-to-all", encoder)
+
+        def interrupt(step: int) -> None:
+            if step == 4 and rank() == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        encoder = fresh_encoder(rank())
+        run = run_folder("interrupted")
+        try:
+            fit(encoder, contrastive(encoder, interrupt), CONFIG, run)
+        except TrainingInterruptedError as error:
+            results["interruption"] = error.message
+        if rank() == 0:
+            shutil.copytree(run, own / "handed over")
+        encoder = fresh_encoder(rank() + 7)
+        steps: list[int] = []
+        fit(encoder, contrastive(encoder), CONFIG, run, lambda done, note: steps.append(done))
+        results["resumed"] = steps
+        weights("resumed", encoder)
+
+        encoder = fresh_encoder(rank())
+        broken = run_folder("broken")
+        try:
+            fit(
+                encoder,
+                lambda step, rng: encoder(torch.ones(1, 5)).sum() * (1.0, torch.nan)[rank()],
+                CONFIG,
+                broken,
+            )
+        except DataError as error:
+            results["not finite"] = error.message
+
+    save_file(tensors, folder / f"rank{rank()}.safetensors")
+    (folder / f"rank{rank()}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
