@@ -218,7 +218,7 @@ def _open(model: Path) -> tuple[Manifest, Run, Source, str]:
 
         bundle = read_bundle(model)
         run = onnx_run(bundle.model_path.read_bytes(), bundle.manifest)
-        return bundle.manifest, run, "bundle", "onnxruntime (CPU)"
+        return bundle.manifest, run, "bundle", "onnxruntime-cpu"
     if not (model / RECORD).is_file():
         raise DataError(
             f"{model} is neither a RUN ({RECORD}) nor a bundle ({MANIFEST})",
@@ -230,7 +230,7 @@ def _open(model: Path) -> tuple[Manifest, Run, Source, str]:
 
     scorer, record = load_scorer(model)
     manifest = run_manifest(model.absolute().name, scorer, record, "fp32")
-    return manifest, torch_run(scorer, manifest), "run", "PyTorch (CPU)"
+    return manifest, torch_run(scorer, manifest), "run", "pytorch-cpu"
 
 
 def _calibration(model: Path, manifest: Manifest) -> Calibration:
