@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from limpet.contracts.recordings import load_recording
 from limpet.contracts.scores_file import read_scores
+from limpet.training.anomaly.judged import fill_unscored
 
 VERSION = "1.5"
 REQUIREMENTS = ("numpy<2", "scipy", "scikit-learn", "statsmodels")
@@ -136,8 +137,7 @@ def main() -> None:
     scores = read_scores(options.scores)
     if recording.labels is None or len(scores) != len(recording):
         raise SystemExit(f"{options.scores} and {options.recording}: no labels, or other rows")
-    first = scores[np.isfinite(scores)][0]
-    scores = np.where(np.isnan(scores), first, scores)
+    scores = fill_unscored(scores, recording.segments)
     print(*public_figures([Series(scores, recording.labels, recording.values[:, 0])]))
 
 
