@@ -88,3 +88,12 @@ def test_a_bare_install_serves_a_bundle(bare_venv: Path, tmp_path: Path) -> None
         server.terminate()
         assert server.wait(20) == 0
         server.stdout.close()
+
+
+def test_a_bare_install_evaluates_a_bundle(bare_venv: Path, tmp_path: Path) -> None:
+    anomaly_bundle(tmp_path / "bundle")
+    values, label = np.zeros((60, 2)), np.zeros(60)
+    values[40:], label[40:] = 9.0, 1.0
+    np.savez(tmp_path / "a.npz", values=values, label=label)
+    line = ["evaluate", "anomaly", "bundle", "--data", "a.npz", "--rate-hz", "10"]
+    assert "1 of 1 found" in run(bare_venv / "bin/limpet", *line, cwd=tmp_path)

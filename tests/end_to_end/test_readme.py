@@ -45,6 +45,7 @@ def test_the_four_jobs_and_the_python_example_run_as_the_readme_says(tmp_path: P
     assert done.returncode == 0, done.stdout
     assert "22695 of 22695 rows acknowledged" in done.stdout
     assert "computes what training computed" in done.stdout
+    assert re.search(r"^labelled intervals: \d of 4 found", done.stdout, re.MULTILINE)
     assert "600 rows acknowledged, each once" in done.stdout
     assert re.search(r"press-4: open", done.stdout)
     assert re.search(r"^open \d+", done.stdout, re.MULTILINE)

@@ -19,6 +19,7 @@ from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signals import Clip, Float32, Float64, HoldLast, SignalPreprocessor
 from limpet.contracts.tensors import Tensors
+from limpet.training.threads import one_thread
 
 SCORE_TOLERANCE = 1e-4
 """Largest difference of a score. Thresholds lie near 1, and float32 sums in another order differ
@@ -32,12 +33,13 @@ NORMAL_WINDOWS, ANOMALOUS_WINDOWS = 24, 12
 
 
 def torch_run(module: nn.Module, manifest: Manifest) -> Run:
-    """Runs a module as an engine runs its graph."""
+    """Runs a module as an engine runs its graph, on one thread."""
 
     @torch.no_grad()
     def run(inputs: Tensors) -> Tensors:
         arguments = [torch.from_numpy(inputs[spec.name]) for spec in manifest.inputs]
-        results = module(*arguments)
+        with one_thread():
+            results = module(*arguments)
         return {
             spec.name: result.numpy()
             for spec, result in zip(manifest.outputs, results, strict=True)

@@ -78,7 +78,7 @@ def export_run(
     _check_source(run)
     check_free(out, force=force)
     scorer, record = load_scorer(run)
-    manifest = _manifest(out.absolute().name, scorer, record, precision)
+    manifest = run_manifest(out.absolute().name, scorer, record, precision)
     golden = make_golden(scorer, manifest, read_sample(run / SAMPLE, len(_channels(record))))
     model = to_onnx(scorer, manifest.inputs, manifest.outputs)
     parity = check_parity(model, manifest, golden)
@@ -128,9 +128,10 @@ def _channels(record: RunRecord) -> list[str]:
     return record.preprocessing.channels
 
 
-def _manifest(
+def run_manifest(
     name: str, scorer: AnomalyScorer, record: RunRecord, precision: Precision
 ) -> Manifest:
+    """The manifest of a RUN's model, as `load_scorer` gave it."""
     signal = record.preprocessing
     assert signal is not None
     window = [signal.window.rows, len(signal.channels)]

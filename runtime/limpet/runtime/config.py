@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from limpet.contracts.detector import DetectorConfig
 from limpet.contracts.errors import ConfigError
 
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
-# TOML has inf and nan; none of these may be one.
+# TOML has inf and nan; neither may be a duration.
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
-Score = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,21 +34,6 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Requests that may wait; one more is rejected as overloaded."""
     max_batch: PositiveInt = 256
     """Largest size of the axis `batch` in one request."""
-
-
-class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A `[streams.detector]` table: from scores to incidents."""
-
-    threshold: Score | None = None
-    """A row scoring at least this is anomalous; none takes the bundle's calibrated one."""
-    release_threshold: Score | None = None
-    """Rows below this end an incident; none takes the bundle's."""
-    open_after_rows: PositiveInt = 3
-    """Anomalous rows in a row that open an incident."""
-    close_after_rows: PositiveInt = 16
-    """Rows in a row below the release threshold that close it."""
-    update_every_rows: PositiveInt = 256
-    """Rows between two updates of an open incident."""
 
 
 class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

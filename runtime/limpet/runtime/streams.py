@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from limpet.contracts.clock import Clock
+from limpet.contracts.detector import Detector, Event
 from limpet.contracts.errors import ConfigError, EngineError, RejectedError
 from limpet.contracts.messages import Alert, ChannelShare, OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.scoring import RowScores
@@ -24,7 +25,6 @@ from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.attribution import attribute_channels
 from limpet.runtime.config import StreamConfig
-from limpet.runtime.detector import Detector, Event
 from limpet.runtime.models import ServedModel
 
 CREDITS = 16

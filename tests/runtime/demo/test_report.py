@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from limpet.runtime.demo.matching import Incident, compare
+from limpet.contracts.incidents import Incident, compare
 from limpet.runtime.demo.pipeline import find_failures
 from limpet.runtime.demo.report import (
     DemoReport,

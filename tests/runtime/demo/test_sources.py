@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.incidents import labelled_intervals
 from limpet.contracts.recordings import load_recording
-from limpet.runtime.demo.matching import labelled_intervals
 from limpet.runtime.demo.sources import (
     SHIPPED,
     Source,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from limpet.runtime.demo.matching import Incident, compare
+from limpet.contracts.incidents import Incident, compare
 from limpet.runtime.demo.report import StreamReport
 from limpet.runtime.demo.sources import user_source
 from limpet.runtime.demo.timeline import POINTS, Track, _extremes, draw_timeline

@@ -8,8 +8,10 @@
     progress    a bar on a terminal, plain lines elsewhere
     run         a RUN folder and its record, what `limpet export` starts from
     settings    configuration files
+    threads     how many PyTorch takes
     anomaly/    streaming anomaly encoder
     commands/   `limpet train`
 
-`ranks`, `progress`, `run`, `settings` and `anomaly.config` load without torch.
+`ranks`, `progress`, `run`, `settings`, and `anomaly`'s config, volumes, judged and evaluation load
+without torch.
 """

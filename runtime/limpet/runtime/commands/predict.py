@@ -1,35 +1,22 @@
-"""`limpet predict`: offline scores of recordings.
-
-Dimension legend: n rows (samples in time), c channels.
-"""
+"""`limpet predict`: offline scores of recordings."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import click
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, UsageError
-from limpet.contracts.recordings import ARRAY_SUFFIXES, Recording, load_recording
+from limpet.contracts.recording_scores import match_channels, score_recording
+from limpet.contracts.recordings import load_recording
 from limpet.contracts.reports import write_json
 from limpet.contracts.scores_file import SUFFIXES, write_scores
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signals import RowState
 from limpet.runtime.commands import engine_option, force_option, json_option
-
-CHUNK_ROWS = 4096
-"""Rows scored at a time, which bounds the memory that their windows take."""
-
-RATE_TOLERANCE = 1.2
-"""A recording's rate may differ from the model's by this factor before a warning."""
 
 STATES = (RowState.SCORED, RowState.FILLED, RowState.WARMING_UP, RowState.HOLE)
 
@@ -135,23 +122,22 @@ def command(
     model = read_bundle(bundle)
     threshold = _threshold(model)
     recordings = [
-        _match(
+        match_channels(
             load_recording(path, key=key, ignore=ignore, rate_hz=rate_hz, label=label),
-            model.manifest.signal().channels,
-            model.manifest.signal().rate_hz,
+            model.manifest.signal(),
         )
         for path in inputs
     ]
     opened = open_engine(model, engine)
     scorer = SignalScorer(model.manifest, opened.run)
-    scored = [_score(scorer, recording) for recording in recordings]
-    write_scores(out, np.concatenate([scores for scores, _ in scored]))
+    scored = [score_recording(scorer, recording) for recording in recordings]
+    write_scores(out, np.concatenate([found.scores for found in scored]))
     report = PredictReport(
         bundle=str(bundle),
         name=model.manifest.name,
         engine=opened.name,
         out=str(out),
-        rows=sum(len(scores) for scores, _ in scored),
+        rows=sum(len(recording) for recording in recordings),
         threshold=threshold,
         inputs=[
             InputReport(
@@ -161,10 +147,10 @@ def command(
                 rate_hz=recording.rate_hz,
                 left_out=list(recording.left_out),
                 warnings=list(recording.warnings),
-                states={state.name.lower(): counts[state] for state in STATES},
-                anomalous=int((scores >= threshold).sum()),
+                states={s.name.lower(): int((found.states == s).sum()) for s in STATES},
+                anomalous=int((found.scores >= threshold).sum()),
             )
-            for path, recording, (scores, counts) in zip(inputs, recordings, scored, strict=True)
+            for path, recording, found in zip(inputs, recordings, scored, strict=True)
         ],
     )
     for part in report.inputs:
@@ -188,57 +174,6 @@ def _threshold(model: Bundle) -> float:
             "serve it and ask over the wire: limpet serve CONFIG",
         )
     return manifest.calibration.threshold
-
-
-def _match(recording: Recording, channels: list[str], rate_hz: float) -> Recording:
-    """The recording with the model's channels by name, by position where it or they have none.
-
-    Raises:
-        DataError: A channel is missing.
-    """
-    factor = recording.rate_hz / rate_hz
-    if not 1 / RATE_TOLERANCE <= factor <= RATE_TOLERANCE:
-        warning = f"rate is {recording.rate_hz:g} Hz, the model was trained at {rate_hz:g} Hz"
-        recording = replace(recording, warnings=(*recording.warnings, warning))
-    is_array = recording.path.suffix.lower() in ARRAY_SUFFIXES
-    has_no_names = _are_numbered(recording.channels)
-    model_has_none = _are_numbered(channels) and len(channels) == len(recording.channels)
-    by_position = is_array and (has_no_names or model_has_none)
-    if not by_position or set(channels) <= set(recording.channels):
-        return recording.select(channels)
-    if len(channels) != len(recording.channels):
-        raise DataError(
-            f"{recording.path} has {len(recording.channels)} columns without names, the model "
-            f"takes {len(channels)} channels",
-            f"wanted: {', '.join(channels)}; leave columns out with --ignore c0, c1, …",
-        )
-    warning = f"columns have no names and are taken in order: {', '.join(channels)}"
-    if not has_no_names:
-        found = ", ".join(recording.channels)
-        warning = f"the model's channels have no names, columns are taken in order: {found}"
-    return replace(recording, channels=tuple(channels), warnings=(*recording.warnings, warning))
-
-
-def _are_numbered(channels: Sequence[str]) -> bool:
-    """Whether these are the names that the reader gives to the columns of an array."""
-    return all(re.fullmatch(r"c\d+", name) for name in channels)
-
-
-def _score(
-    scorer: SignalScorer, recording: Recording
-) -> tuple[NDArray[np.float32], Counter[RowState]]:
-    """Scores of every row, and how many rows have which state. (n,)"""
-    scores = np.empty(len(recording), np.float32)
-    counts: Counter[RowState] = Counter()
-    stops = (*recording.segments[1:], len(recording))
-    for segment, stop in zip(recording.segments, stops, strict=True):
-        scorer.reset()
-        for start in range(segment, stop, CHUNK_ROWS):
-            rows = slice(start, min(start + CHUNK_ROWS, stop))
-            chunk = scorer.push(recording.values[rows])
-            scores[rows] = chunk.scores
-            counts.update({state: int((chunk.states == state).sum()) for state in STATES})
-    return scores, counts
 
 
 def _describe(report: PredictReport) -> str:

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 
 import msgspec
 
+from limpet.contracts.incidents import Comparison
 from limpet.contracts.recordings import Recording
 from limpet.contracts.reports import format_table
-from limpet.runtime.demo.matching import Comparison
 from limpet.runtime.demo.robot import RobotReport
 from limpet.runtime.demo.sources import Source
 

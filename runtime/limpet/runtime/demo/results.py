@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.detector import DetectorConfig
 from limpet.contracts.errors import LimpetError
+from limpet.contracts.incidents import compare, incidents_of
 from limpet.contracts.manifest import Calibration
 from limpet.contracts.messages import Alert
-from limpet.runtime.config import DetectorConfig
-from limpet.runtime.demo.matching import compare, incidents_of
 from limpet.runtime.demo.report import StreamReport, interval_reports
 from limpet.runtime.demo.sources import Source
 from limpet.runtime.demo.timeline import Track

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from limpet.contracts.incidents import labelled_intervals
 from limpet.contracts.reports import write_json
 from limpet.runtime.demo.children import Children, termination_interrupts
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.folder import DemoFolder, open_folder
-from limpet.runtime.demo.matching import labelled_intervals
 from limpet.runtime.demo.pipeline import STAGES, STEPS, Pipeline, stop_server
 from limpet.runtime.demo.report import DemoReport, format_report
 from limpet.runtime.demo.sources import Source

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.runtime.demo.matching import Comparison, Incident
+from limpet.contracts.incidents import Comparison, Incident
 from limpet.runtime.demo.report import StreamReport, count_of
 from limpet.runtime.demo.sources import Source
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import msgspec
 
 from limpet.contracts.errors import LimpetError, RequestError
+from limpet.contracts.incidents import label_at, labelled_intervals
 from limpet.contracts.messages import Alert, Status
 from limpet.contracts.signals import RowState
 from limpet.runtime.alert_feed import AlertFeed
 from limpet.runtime.client import Connection
 from limpet.runtime.closing import Closing
 from limpet.runtime.demo.console import Console
-from limpet.runtime.demo.matching import label_at, labelled_intervals
 from limpet.runtime.demo.report import when
 from limpet.runtime.demo.sources import Source
 

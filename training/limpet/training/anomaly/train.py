@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +38,7 @@ from limpet.training.run import (
     open_run,
     source_commit,
 )
+from limpet.training.threads import one_thread
 
 MOST_PROBES = 2048
 
@@ -129,7 +129,7 @@ def train_anomaly(
         versions=library_versions("limpet", "numpy", "torch", "safetensors"),
     )
     folder = open_run(out, record, resume=resume, force=force)
-    with _one_thread():
+    with one_thread():
         scorer, loss = _train(prepared, config, device, folder)
         scores = score_windows(scorer, prepared.held_out.values)
         calibration, warnings = calibrate(scores, config.false_alarm_rate, prepared.name)
@@ -241,14 +241,3 @@ def _finish(
     folder.write(SAMPLE, buffer.getvalue())
     folder.write_record(record)
     folder.remove_checkpoint()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """The network is small: a second thread gains little, and waits long on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

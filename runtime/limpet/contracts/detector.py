@@ -1,17 +1,37 @@
 """From scores of rows to incidents: threshold, hysteresis, minimum duration.
 
-Pure logic, no clock and no I/O: the same scores give the same events in any chunking.
+Pure logic, no clock and no I/O: the same scores give the same events in any chunking. A server runs
+one for each stream, and an evaluation runs the same over a recording.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 
 from limpet.contracts.signals import Float32
-from limpet.runtime.config import DetectorConfig
+
+Rows = Annotated[int, msgspec.Meta(ge=1)]
+# TOML has inf and nan; neither may be a score.
+Score = Annotated[float, msgspec.Meta(ge=-1e30, le=1e30)]
+
+
+class DetectorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `[streams.detector]` table: from scores to incidents."""
+
+    threshold: Score | None = None
+    """A row scoring at least this is anomalous; none takes the bundle's calibrated one."""
+    release_threshold: Score | None = None
+    """Rows below this end an incident; none takes the bundle's."""
+    open_after_rows: Rows = 3
+    """Anomalous rows in a row that open an incident."""
+    close_after_rows: Rows = 16
+    """Rows in a row below the release threshold that close it."""
+    update_every_rows: Rows = 256
+    """Rows between two updates of an open incident."""
 
 
 @dataclass(frozen=True)

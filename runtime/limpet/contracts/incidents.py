@@ -1,17 +1,21 @@
 """Incidents against labelled intervals: what was found, how late, and what was no fault.
 
-Rows are counted from the first one streamed. Dimension legend: n rows.
+Incidents come from a server's alerts or straight from scores; the detector is the same. Rows are
+counted from the first one streamed. Dimension legend: n rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.detector import Detector, DetectorConfig
 from limpet.contracts.messages import Alert
+from limpet.contracts.signals import Float32
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,10 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """What the server reported, from `open` to `close`.
+    """What a server reports, from `open` to `close`.
 
     Attributes:
-        number: As in the alert log.
+        number: As in the alert log, or counted from 1.
         start: First anomalous row.
         reported: The row that opened it: before, nobody was told.
         stop: Row after the last anomalous one.
@@ -83,7 +87,7 @@ def labelled_intervals(labels_n: NDArray[np.bool_]) -> list[Interval]:
 
 
 def incidents_of(alerts: Sequence[Alert], rows: int, calm_rows: int) -> list[Incident]:
-    """Incidents of one stream.
+    """Incidents of one stream, as a server published them.
 
     Args:
         alerts: Its alerts in order of their numbers.
@@ -93,22 +97,63 @@ def incidents_of(alerts: Sequence[Alert], rows: int, calm_rows: int) -> list[Inc
     incidents: dict[int, Incident] = {}
     for alert in alerts:
         if alert.event == "open":
-            incidents[alert.incident] = Incident(
-                number=alert.incident,
-                start=alert.row - alert.rows + 1,
-                reported=alert.row,
-                stop=rows,
-                peak_score=alert.peak_score,
-                channels=tuple((channel.name, channel.share) for channel in alert.channels),
-                is_open=True,
+            shares = tuple((channel.name, channel.share) for channel in alert.channels)
+            opened = _opened(alert.incident, alert.row, alert.rows, alert.peak_score, rows)
+            incidents[alert.incident] = replace(opened, channels=shares)
+        else:
+            incidents[alert.incident] = _changed(
+                incidents[alert.incident], alert.event, alert.row, alert.peak_score, calm_rows
             )
-            continue
-        incident = replace(incidents[alert.incident], peak_score=alert.peak_score)
-        if alert.event == "close":
-            stop = max(incident.reported, alert.row - calm_rows) + 1
-            incident = replace(incident, stop=stop, is_open=False)
-        incidents[alert.incident] = incident
     return list(incidents.values())
+
+
+def incidents_of_scores(
+    scores_n: Float32, threshold: float, release_threshold: float, config: DetectorConfig
+) -> list[Incident]:
+    """Incidents of one stream, as a server would publish them.
+
+    Args:
+        scores_n: Scores from the stream's first row on, NaN where a row has none. (n,)
+        threshold: A row scoring at least this is anomalous.
+        release_threshold: Rows below this end an incident.
+        config: Rows that open and close one.
+    """
+    incidents: list[Incident] = []
+    for event in Detector(config, threshold, release_threshold).push(scores_n):
+        if event.kind == "open":
+            number = len(incidents) + 1
+            incidents.append(
+                _opened(number, event.index, event.rows, event.peak_score, len(scores_n))
+            )
+        else:
+            incidents[-1] = _changed(
+                incidents[-1], event.kind, event.index, event.peak_score, config.close_after_rows
+            )
+    return incidents
+
+
+def _opened(number: int, row: int, rows_so_far: int, peak_score: float, rows: int) -> Incident:
+    return Incident(
+        number=number,
+        start=row - rows_so_far + 1,
+        reported=row,
+        stop=rows,
+        peak_score=peak_score,
+        is_open=True,
+    )
+
+
+def _changed(
+    incident: Incident,
+    event: Literal["update", "close"],
+    row: int,
+    peak_score: float,
+    calm_rows: int,
+) -> Incident:
+    if event == "update":
+        return replace(incident, peak_score=peak_score)
+    stop = max(incident.reported, row - calm_rows) + 1
+    return replace(incident, peak_score=peak_score, stop=stop, is_open=False)
 
 
 def compare(labels_n: NDArray[np.bool_], incidents: Sequence[Incident]) -> Comparison:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from limpet.contracts.messages import Alert, ChannelShare
-from limpet.runtime.demo.matching import (
+from limpet.contracts.detector import Detector, DetectorConfig
+from limpet.contracts.incidents import (
     Incident,
     Interval,
     compare,
     incidents_of,
+    incidents_of_scores,
     label_at,
     labelled_intervals,
 )
+from limpet.contracts.messages import Alert, ChannelShare
 
 CALM_ROWS = 16
 
@@ -83,6 +87,23 @@ def test_an_incident_that_never_closed_lasts_to_the_end() -> None:
 def test_an_incident_holds_the_row_that_reported_it() -> None:
     (found,) = incidents_of([alert("open", 102), alert("close", 105)], 1000, CALM_ROWS)
     assert found.stop == 103
+
+
+def test_incidents_of_scores_are_those_of_the_alerts_that_a_server_would_publish() -> None:
+    config = DetectorConfig(open_after_rows=3, close_after_rows=CALM_ROWS, update_every_rows=10)
+    scores = np.random.default_rng(0).random(5000).astype(np.float32)
+    scores[::500] = np.nan
+    scores[1000:1050] += 1.0
+    scores[-20:] += 1.0
+    events = Detector(config, 0.8, 0.95).push(scores)
+    alerts, number = [], 0
+    for e in events:
+        number += e.kind == "open"
+        alerts.append(alert(e.kind, e.index, number=number, rows=e.rows, peak=e.peak_score))
+    wanted = [replace(i, channels=()) for i in incidents_of(alerts, 5000, CALM_ROWS)]
+    assert incidents_of_scores(scores, 0.8, 0.95, config) == wanted
+    assert len(wanted) > 5
+    assert [i.is_open for i in wanted] == [False] * (len(wanted) - 1) + [True]
 
 
 def test_every_interval_is_found_by_the_first_incident_that_overlaps_it() -> None:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limpet.runtime.config import DetectorConfig
-from limpet.runtime.detector import Detector, Event
+from limpet.contracts.detector import Detector, DetectorConfig, Event
 
 NAN = math.nan
 THRESHOLD, RELEASE = 3.0, 2.0

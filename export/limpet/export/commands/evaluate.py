@@ -1,0 +1,159 @@
+"""`limpet evaluate`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from limpet.export.evaluate import EvaluationReport
+
+
+@click.group("evaluate")
+def command() -> None:
+    """Measures a RUN or a bundle on labelled data."""
+
+
+@command.command("anomaly")
+@click.argument("model", metavar="RUN|BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Labelled recording (.csv, .npy, .npz), or a folder of them.",
+)
+@click.option(
+    "--label",
+    metavar="NAME",
+    help="Label column: 0 normal, else anomalous [default: anomaly, label or is_anomaly].",
+)
+@click.option("--key", metavar="NAME", help="Array of an .npz with several.")
+@click.option(
+    "--ignore", multiple=True, metavar="NAME", help="Column that is no channel; repeatable."
+)
+@click.option("--rate-hz", type=float, metavar="HZ", help="Sampling rate, where the data has none.")
+@click.option(
+    "--from-row",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="First row of each file that counts, from 0; the model sees those before as well.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON; - for standard output, where it replaces the text.",
+)
+def anomaly(
+    model: Path,
+    data: Path,
+    label: str | None,
+    key: str | None,
+    ignore: tuple[str, ...],
+    rate_hz: float | None,
+    from_row: int,
+    json_file: Path | None,
+) -> None:
+    """Measure scores, threshold and alerts of an anomaly encoder on labelled recordings.
+
+    A RUN is scored by PyTorch, a bundle by ONNX Runtime, row by row as a server would. VUS-PR and
+    VUS-ROC are those of TSB-AD; F1 is of rows, never point-adjusted. Incidents are what a server
+    with default detector settings reports. Rows without a score count with the next score of their
+    recording.
+
+    --json writes: model, source (run or bundle), name, engine, data, from_row, threshold,
+    release_threshold, open_after_rows, close_after_rows, ranked_files; mean {auroc,
+    average_precision, vus_pr, vus_roc} over the files with rows of both kinds; pooled {auroc,
+    average_precision}; rows {rows, anomalous, flagged, precision, recall, f1, false_alarm_rate,
+    missed_alarm_rate}; events {labelled, detected, incidents, outside, delay_rows, delay_s,
+    alert_share_of_normal}; false_alarms {declared_rate, observed_rate, normal_rows, expected_rows,
+    observed_rows}; and files, a list of {path, unscored_rows, window_rows, ranking (as mean), rows,
+    events, left_out, warnings}. A figure that is not defined is null.
+    """
+    from limpet.contracts.reports import write_json
+    from limpet.export.evaluate import evaluate_anomaly
+
+    report = evaluate_anomaly(
+        model,
+        data,
+        key=key,
+        ignore=ignore,
+        rate_hz=rate_hz,
+        label=label,
+        from_row=from_row,
+    )
+    for file in report.files:
+        for warning in file.warnings:
+            click.echo(f"warning: {file.path}: {warning}", err=True)
+    if not write_json(json_file, report):
+        click.echo(_describe(report))
+
+
+HEADER = ["", "rows", "anomalous", "AUROC", "AP", "VUS-PR", "VUS-ROC", "F1", "FAR", "MAR", "found"]
+
+
+def _describe(report: EvaluationReport) -> str:
+    from limpet.contracts.reports import format_table
+
+    mean, pooled, rows, events = report.mean, report.pooled, report.rows, report.events
+    table = []
+    for file in report.files:
+        ranked = file.ranking
+        values = [ranked.auroc, ranked.average_precision, ranked.vus_pr, ranked.vus_roc]
+        at_threshold = [file.rows.f1, file.rows.false_alarm_rate, file.rows.missed_alarm_rate]
+        table.append(
+            [
+                Path(file.path).name,
+                str(file.rows.rows),
+                str(file.rows.anomalous),
+                *map(_number, [*values, *at_threshold]),
+                f"{file.events.detected}/{file.events.labelled}",
+            ]
+        )
+    values = [mean.auroc, mean.average_precision, mean.vus_pr, mean.vus_roc]
+    table.append([f"mean of {report.ranked_files}", "", "", *map(_number, values), *[""] * 4])
+    table.append(
+        [
+            "pooled",
+            str(rows.rows),
+            str(rows.anomalous),
+            *map(_number, [pooled.auroc, pooled.average_precision]),
+            *["", ""],
+            *map(_number, [rows.f1, rows.false_alarm_rate, rows.missed_alarm_rate]),
+            f"{events.detected}/{events.labelled}",
+        ]
+    )
+    alarms = report.false_alarms
+    lines = [
+        f"{report.name} ({report.source}) by {report.engine}, threshold {report.threshold:.4g}",
+        format_table(HEADER, table),
+        f"rows at the threshold: precision {_number(rows.precision)}, recall "
+        f"{_number(rows.recall)}",
+        f"false alarms: {_percent(alarms.declared_rate)} of normal rows declared, "
+        f"{_percent(alarms.observed_rate)} observed ({alarms.observed_rows} of "
+        f"{alarms.normal_rows}, {alarms.expected_rows:.1f} expected)",
+        f"incidents: {events.incidents}, {events.outside} of them outside every label; "
+        f"{_percent(events.alert_share_of_normal)} of normal time under alert",
+    ]
+    if events.detected:
+        lines.append(
+            f"labelled intervals: {events.detected} of {events.labelled} found, reported after "
+            f"{events.delay_rows:g} rows ({events.delay_s:g} s) in the median"
+        )
+    else:
+        lines.append(f"labelled intervals: none of {events.labelled} found")
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.2%}"
