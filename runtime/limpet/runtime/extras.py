@@ -12,7 +12,12 @@ from functools import cache
 from importlib import metadata
 
 # Where the name to import is not that of the distribution.
-_MODULES = {"pyzmq": "zmq", "scikit-learn": "sklearn", "pytest-timeout": "pytest_timeout"}
+_MODULES = {
+    "pyzmq": "zmq",
+    "scikit-learn": "sklearn",
+    "tensorboardx": "tensorboardX",
+    "pytest-timeout": "pytest_timeout",
+}
 
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
 
