@@ -1,8 +1,8 @@
 """Small real bundles, made without training, and ways to change one after it was written.
 
 `identity_bundle` gives its input back; it measures what everything around a model costs.
-`anomaly_bundle` scores a window by the mean magnitude of its last row, so a test can say what
-the score of each row must be.
+`anomaly_bundle` scores a row by the mean magnitude of its values, so a test can say what the score
+of each row must be; its state is the last row.
 """
 
 from __future__ import annotations
@@ -30,7 +30,14 @@ from limpet.contracts.manifest import (
     encode_manifest,
 )
 from limpet.contracts.scoring import SignalScorer
-from limpet.contracts.signals import Clip, HoldLast, SignalStep, Standardize, Window
+from limpet.contracts.signal_steps import (
+    Clip,
+    HoldLast,
+    LookBack,
+    SignalStep,
+    Standardize,
+    features_of,
+)
 from limpet.contracts.tensors import Tensors, TensorSpec
 
 OPSET = 18
@@ -94,8 +101,7 @@ def identity_bundle(
 def anomaly_manifest(
     *,
     channels: Sequence[str] = ("speed", "current"),
-    window: int = 8,
-    hop: int = 1,
+    look_back: int = 8,
     rate_hz: float = 10.0,
     threshold: float = 3.0,
     steps: Sequence[SignalStep] | None = None,
@@ -109,19 +115,20 @@ def anomaly_manifest(
             Standardize(mean=[0.0] * c, scale=[1.0] * c),
             Clip(limit=CLIP),
         ]
+    whole = [*steps, LookBack(frames=look_back)]
+    f = features_of(whole, c)
+
+    def tensor(name: str, *shape: int | str) -> TensorSpec:
+        return TensorSpec(name=name, dtype="float32", shape=["batch", *shape])
+
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
         kind="anomaly",
         space_id="tiny",
-        inputs=[TensorSpec(name="window", dtype="float32", shape=["batch", window, c])],
-        outputs=[
-            TensorSpec(name="embedding", dtype="float32", shape=["batch", c]),
-            TensorSpec(name="score", dtype="float32", shape=["batch"]),
-        ],
-        preprocessing=SignalPreprocessing(
-            channels=list(channels), rate_hz=rate_hz, steps=[*steps, Window(rows=window, hop=hop)]
-        ),
+        inputs=[tensor("samples", "rows", f), tensor("present", "rows", f), tensor("state", f)],
+        outputs=[tensor("embedding", "rows", f), tensor("score", "rows"), tensor("next_state", f)],
+        preprocessing=SignalPreprocessing(channels=list(channels), rate_hz=rate_hz, steps=whole),
         decoding=AnomalyDecoding(),
         calibration=Calibration(
             threshold=threshold,
@@ -135,24 +142,35 @@ def anomaly_manifest(
 
 def tiny_scorer(inputs: Tensors) -> dict[str, NDArray[np.float32]]:
     """What the graph of `anomaly_bundle` computes, in NumPy."""
-    last = inputs["window"][:, -1]
-    return {"embedding": last, "score": np.abs(last).mean(axis=1, dtype=np.float32)}
+    samples = inputs["samples"]
+    score = np.abs(samples).mean(axis=2, dtype=np.float32)
+    return {"embedding": samples, "score": score, "next_state": samples[:, -1]}
 
 
 def anomaly_golden(manifest: Manifest, rows: int = 200) -> Golden:
     """Golden data of `anomaly_bundle`: noise, a hole, a filled gap and a burst."""
     rng = np.random.default_rng(7)
     signal = manifest.signal()
-    window, c = signal.window.rows, len(signal.channels)
+    c, f = len(signal.channels), features_of(signal.steps, len(signal.channels))
     values = rng.normal(size=(rows, c))
     values[rows // 4] = np.nan
     values[rows // 2 : rows // 2 + 2 * MAX_FILL_ROWS] = np.nan
     values[-rows // 4 :] *= 8.0
-    inputs = {"window": rng.normal(size=(5, window, c)).astype(np.float32)}
+    samples = rng.normal(size=(5, 12, f)).astype(np.float32)
+    inputs = {
+        "samples": samples,
+        "present": np.ones_like(samples),
+        "state": np.zeros((5, f), np.float32),
+    }
     return Golden(
         inputs=inputs,
         outputs=tiny_scorer(inputs),
-        tolerances={"score": 1e-5, "embedding cosine": 0.9999, "signal score": 1e-5},
+        tolerances={
+            "score": 1e-5,
+            "embedding cosine": 0.9999,
+            "next_state": 1e-5,
+            "signal score": 1e-5,
+        },
         signal_rows=values,
         signal_scores=SignalScorer(manifest, tiny_scorer).push(values).scores,
     )
@@ -162,11 +180,20 @@ def anomaly_bundle(path: Path, **options: Any) -> Bundle:
     """An `anomaly` bundle; `options` are those of `anomaly_manifest`."""
     manifest = anomaly_manifest(**options)
     nodes = [
-        helper.make_node("Gather", ["window", "last"], ["embedding"], axis=1),
+        # Takes the inputs that do not matter, since a graph has to use what it declares.
+        helper.make_node("Mul", ["state", "zero"], ["no_state"]),
+        helper.make_node("Mul", ["present", "zero"], ["no_present"]),
+        helper.make_node("Add", ["samples", "no_present"], ["embedding"]),
         helper.make_node("Abs", ["embedding"], ["magnitude"]),
         helper.make_node("ReduceMean", ["magnitude", "axes"], ["score"], keepdims=0),
+        helper.make_node("Gather", ["embedding", "last"], ["last_row"], axis=1),
+        helper.make_node("Add", ["last_row", "no_state"], ["next_state"]),
     ]
-    constants = {"last": np.array(-1, np.int64), "axes": np.array([1], np.int64)}
+    constants = {
+        "last": np.array(-1, np.int64),
+        "axes": np.array([2], np.int64),
+        "zero": np.array(0.0, np.float32),
+    }
     return write_bundle(
         path,
         manifest,

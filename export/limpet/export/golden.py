@@ -1,10 +1,11 @@
 """Golden data of an anomaly scorer, computed by PyTorch.
 
-Dimension legend: n rows, w rows of a window, c channels, m windows.
+Dimension legend: n rows, c channels, m frames, f features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from limpet.contracts.errors import DataError
 from limpet.contracts.golden import Golden, Run
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
-from limpet.contracts.signals import Clip, Float32, Float64, HoldLast, SignalPreprocessor
-from limpet.contracts.tensors import Tensors
+from limpet.contracts.signal_steps import Clip, HoldLast
+from limpet.contracts.signals import Float64, SignalPreprocessor
+from limpet.contracts.tensors import Array, Tensors
 from limpet.training.threads import one_thread
 
 SCORE_TOLERANCE = 1e-4
@@ -29,7 +31,11 @@ WORST_SCORE_TOLERANCE = 1e-2
 EMBEDDING_COSINE = 0.9999
 """Smallest cosine of an embedding with the one that PyTorch computed."""
 
-NORMAL_WINDOWS, ANOMALOUS_WINDOWS = 24, 12
+STATE_TOLERANCE = 1e-3
+"""Largest difference of the state, whose sums of squares reach some thousands."""
+
+GOLDEN_FRAMES = 16
+"""Frames of a golden input beyond those that a score looks back on."""
 
 
 def torch_run(module: nn.Module, manifest: Manifest) -> Run:
@@ -80,27 +86,14 @@ def make_golden(module: nn.Module, manifest: Manifest, sample: Float64) -> Golde
     """
     run, threshold = torch_run(module, manifest), manifest.calibration
     assert threshold is not None  # a RUN of an anomaly encoder that is complete has one
-    prepared = SignalScorer(manifest, run).push(sample).prepared
-    if not len(prepared.windows):
-        raise DataError(
-            f"the run's sample of {len(sample)} rows is too short for a score",
-            "train again",
-        )
-    first_anomalous = int(np.searchsorted(prepared.ends, 3 * len(sample) // 4))
-    inputs = {
-        manifest.inputs[0].name: np.concatenate(
-            [
-                _spread_out(prepared.windows[:first_anomalous], NORMAL_WINDOWS),
-                _spread_out(prepared.windows[first_anomalous:], ANOMALOUS_WINDOWS),
-                _extremes(manifest),
-            ]
-        )
-    }
+    inputs = _inputs(manifest, run, sample)
     rows = _with_gaps(sample, manifest)
     scored = SignalScorer(manifest, run).push(rows)
-    tolerance = _score_tolerance(
-        module, np.concatenate([scored.prepared.windows, inputs[manifest.inputs[0].name]])
-    )
+    if not np.isfinite(scored.scores).any():
+        raise DataError(
+            f"the run's sample of {len(sample)} rows is too short for a score", "train again"
+        )
+    tolerance = _score_tolerance(module, [inputs[spec.name] for spec in manifest.inputs])
     # A row this close to the threshold may fall on either side, by no fault of the device.
     undecided = np.abs(scored.scores - np.float32(threshold.threshold)) <= tolerance
     return Golden(
@@ -109,6 +102,7 @@ def make_golden(module: nn.Module, manifest: Manifest, sample: Float64) -> Golde
         tolerances={
             "score": tolerance,
             "embedding cosine": EMBEDDING_COSINE,
+            "next_state": STATE_TOLERANCE,
             "signal score": tolerance,
             "alert flips": float(undecided.mean()),
         },
@@ -117,31 +111,46 @@ def make_golden(module: nn.Module, manifest: Manifest, sample: Float64) -> Golde
     )
 
 
+def _inputs(manifest: Manifest, run: Run, sample: Float64) -> Tensors:
+    """Streams at their beginning and in the middle, normal, anomalous and at all limits."""
+    signal = manifest.signal()
+    prepared = SignalPreprocessor(signal.steps, len(signal.channels)).push(sample)
+    look_back = signal.look_back.frames
+    count = min(look_back + GOLDEN_FRAMES, len(prepared.frames))
+    features = prepared.frames.shape[1]
+    limits = [step.limit for step in signal.steps if isinstance(step, Clip)]
+    extreme = np.full((count, features), limits[-1] if limits else 10.0, np.float32)
+    first, last = prepared.frames[:count], prepared.frames[-count:]
+    samples = np.stack([first, last, extreme, -extreme, 0.0 * extreme, first])
+    present = np.ones_like(samples)
+    dead = np.arange(features) % 2 == 1
+    samples[-1, :, dead] = present[-1, :, dead] = 0.0
+    size = manifest.inputs[2].shape[1]
+    assert isinstance(size, int)
+    names = [spec.name for spec in manifest.inputs]
+    nothing = np.zeros((len(samples), size), np.float32)
+    beginning = dict(zip(names, (samples, present, nothing), strict=True))
+    later = run(beginning)[manifest.outputs[2].name]
+    arrays = (
+        np.concatenate([samples, samples[::-1]]),
+        np.concatenate([present, present[::-1]]),
+        np.concatenate([nothing, later]),
+    )
+    return {name: np.ascontiguousarray(x) for name, x in zip(names, arrays, strict=True)}
+
+
 @torch.no_grad()
-def _score_tolerance(module: nn.Module, windows: Float32) -> float:
+def _score_tolerance(module: nn.Module, inputs: Sequence[Array]) -> float:
     """Ten times what float32 itself leaves open, within bounds.
 
-    A distance to the bank carries a rounding error of about 1e-6 of the window's own size, and
+    A distance to the bank carries a rounding error of about 1e-6 of the values' own size, and
     on a very regular stream normal distances are hardly larger than that.
     """
-    single, double = torch.from_numpy(windows), torch.from_numpy(windows).double()
-    rounding = (module(single)[1].double() - deepcopy(module).double()(double)[1]).abs().max()
+    single = [torch.from_numpy(array) for array in inputs]
+    double = [tensor.double() for tensor in single]
+    exact = deepcopy(module).double()(*double)[1]
+    rounding = (module(*single)[1].double() - exact).abs().max()
     return float(np.clip(10.0 * float(rounding), SCORE_TOLERANCE, WORST_SCORE_TOLERANCE))
-
-
-def _spread_out(windows: Float32, most: int) -> Float32:
-    """At most so many of the windows, evenly over time."""
-    count = min(most, len(windows))
-    return windows[np.linspace(0, max(0, len(windows) - 1), count).astype(np.intp)]
-
-
-def _extremes(manifest: Manifest) -> Float32:
-    """Windows at the ends of what preprocessing can give. (3, w, c)"""
-    signal = manifest.signal()
-    limits = [step.limit for step in signal.steps if isinstance(step, Clip)]
-    window = np.ones((signal.window.rows, len(signal.channels)), np.float32)
-    limit = np.float32(limits[-1] if limits else 10.0)
-    return np.stack([0.0 * window, limit * window, -limit * window])
 
 
 def _with_gaps(sample: Float64, manifest: Manifest) -> Float64:

@@ -127,6 +127,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
+            # Axes of several inputs that share a name, as is meant.
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -19,6 +19,7 @@ from limpet.contracts.manifest import (
     Precision,
     Provenance,
 )
+from limpet.contracts.signal_steps import features_of
 from limpet.contracts.tensors import TensorSpec
 from limpet.export.golden import make_golden, read_sample
 from limpet.export.graph import OPSET, to_onnx
@@ -134,27 +135,29 @@ def run_manifest(
     """The manifest of a RUN's model, as `load_scorer` gave it."""
     signal = record.preprocessing
     assert signal is not None
-    window = [signal.window.rows, len(signal.channels)]
-    embedding = scorer.encoder.head.out_features
+    features = features_of(signal.steps, len(signal.channels))
+
+    def tensor(name: str, *shape: int | str) -> TensorSpec:
+        return TensorSpec(name=name, dtype="float32", shape=["batch", *shape], unit="1")
+
     exporters = library_versions(*EXPORTERS)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
         kind="anomaly",
         space_id=weights_digest(scorer),
-        inputs=[TensorSpec(name="window", dtype="float32", shape=["batch", *window], unit="1")],
+        inputs=[
+            tensor("samples", "rows", features),
+            tensor("present", "rows", features),
+            tensor("state", scorer.state_size),
+        ],
         outputs=[
-            TensorSpec(
-                name="embedding",
-                dtype="float32",
-                shape=["batch", embedding],
-                unit="1",
-                range=(-1.0, 1.0),
-            ),
-            TensorSpec(name="score", dtype="float32", shape=["batch"], unit="1"),
+            tensor("embedding", "rows", scorer.encoder.head.out_features),
+            tensor("score", "rows"),
+            tensor("next_state", scorer.state_size),
         ],
         preprocessing=signal,
-        decoding=AnomalyDecoding(score="score", embedding="embedding"),
+        decoding=AnomalyDecoding(score="score", embedding="embedding", next_state="next_state"),
         calibration=record.calibration,
         precision=precision,
         opset=OPSET,

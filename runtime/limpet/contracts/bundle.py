@@ -27,7 +27,7 @@ from limpet.contracts.manifest import (
     encode_manifest,
     is_sealed,
 )
-from limpet.contracts.signals import SignalPreprocessor
+from limpet.contracts.signal_steps import check_chain, features_of
 from limpet.contracts.tensors import TensorSpec
 
 MANIFEST, MODEL, GOLDEN, ENGINES = "manifest.json", "model.onnx", "golden.npz", "engines"
@@ -198,7 +198,7 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
     if signal is None:
         raise BundleError(f"{where}: an anomaly model needs preprocessing", "export again")
     try:
-        SignalPreprocessor(signal.steps, len(signal.channels))
+        check_chain(signal.steps, len(signal.channels))
     except TensorError as error:
         raise BundleError(f"{where}: {error}", "export the model again") from error
     if len(set(signal.channels)) != len(signal.channels) or not signal.rate_hz > 0:
@@ -207,27 +207,53 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
             "differ and a rate above 0",
             "export the model again",
         )
-    window = TensorSpec(
-        name=manifest.inputs[0].name,
-        dtype="float32",
-        shape=["batch", signal.window.rows, len(signal.channels)],
-    )
-    if [spec.describe() for spec in manifest.inputs] != [window.describe()]:
-        raise BundleError(
-            f"{where}: inputs {'; '.join(spec.describe() for spec in manifest.inputs)} do not fit "
-            f"the preprocessing, which makes {window.describe()}",
-            "export the model again",
-        )
+    features = features_of(signal.steps, len(signal.channels))
+    frames: list[int | str] = ["batch", "rows", features]
+    _check_tensors(where, "inputs", manifest.inputs, [frames, frames, ["batch", 0]])
     if calibration is None or not calibration.release_threshold <= calibration.threshold:
         raise BundleError(
             f"{where}: an anomaly model needs a threshold and a release threshold "
             "that is not above it",
             "train the model again",
         )
-    scores = [spec.name for spec in manifest.outputs if spec.shape == ["batch"]]
-    if not isinstance(decoding, AnomalyDecoding) or decoding.score not in scores:
+    outputs: list[list[int | str]] = [["batch", "rows", 0], ["batch", "rows"], ["batch", 0]]
+    _check_tensors(where, "outputs", manifest.outputs, outputs)
+    names = [spec.name for spec in manifest.outputs]
+    if not isinstance(decoding, AnomalyDecoding) or names != [
+        decoding.embedding,
+        decoding.score,
+        decoding.next_state,
+    ]:
         raise BundleError(
-            f"{where}: decoding names no score of shape [batch] among the outputs "
-            f"{'; '.join(spec.describe() for spec in manifest.outputs)}",
+            f"{where}: decoding does not name the outputs {', '.join(names)} as embedding, score "
+            "and next state",
+            "export the model again",
+        )
+    if manifest.inputs[2].shape != manifest.outputs[2].shape:
+        raise BundleError(
+            f"{where}: state {manifest.inputs[2].describe()} becomes "
+            f"{manifest.outputs[2].describe()}, wanted one size",
+            "export the model again",
+        )
+
+
+def _check_tensors(
+    where: Path, what: str, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int | str]]
+) -> None:
+    """Whether float32 tensors have these shapes, where 0 stands for any fixed size."""
+    fits = len(specs) == len(shapes) and all(
+        spec.dtype == "float32"
+        and len(spec.shape) == len(shape)
+        and all(
+            isinstance(size, int) if want == 0 else size == want
+            for size, want in zip(spec.shape, shape, strict=True)
+        )
+        for spec, shape in zip(specs, shapes, strict=True)
+    )
+    if not fits:
+        wanted = "; ".join(str([size or "size" for size in shape]) for shape in shapes)
+        raise BundleError(
+            f"{where}: {what} {'; '.join(spec.describe() for spec in specs)} do not fit a "
+            f"streaming anomaly model, wanted float32 {wanted}",
             "export the model again",
         )

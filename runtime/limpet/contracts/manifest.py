@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from limpet.contracts.errors import BundleError, TensorError
-from limpet.contracts.signals import SignalStep, Window
+from limpet.contracts.signal_steps import LookBack, SignalStep
 from limpet.contracts.tensors import TensorSpec
 
 SCHEMA_VERSION = 1
@@ -20,10 +20,10 @@ Precision = Literal["fp32", "fp16", "int8"]
 class SignalPreprocessing(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="signal"
 ):
-    """Turns rows of a sensor stream into the model's windows.
+    """Turns rows of a sensor stream into the frames that a model takes one after another.
 
     Attributes:
-        channels: Names, in the order of the model's last axis. (c,)
+        channels: Names, in the order of the features. (c,)
         rate_hz: Rows per second of the training data.
         steps: The chain that `signals.SignalPreprocessor` runs.
     """
@@ -33,20 +33,25 @@ class SignalPreprocessing(
     steps: list[SignalStep]
 
     @property
-    def window(self) -> Window:
-        """The chain's window, its last step."""
+    def look_back(self) -> LookBack:
+        """What a score depends on, the chain's last step."""
         step = self.steps[-1]
-        assert isinstance(step, Window)
+        assert isinstance(step, LookBack)
         return step
 
 
 class AnomalyDecoding(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="anomaly"
 ):
-    """Which outputs carry what; scores grow with strangeness."""
+    """Which outputs carry what; scores grow with strangeness.
+
+    The inputs are samples [batch, rows, features], present [batch, rows, features] (1 where a
+    feature was measured) and state [batch, size], zeros where a stream begins.
+    """
 
     score: str = "score"
     embedding: str = "embedding"
+    next_state: str = "next_state"
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signals import Float32, States
 
 CHUNK_ROWS = 4096
-"""Rows scored at a time, which bounds the memory that their windows take."""
+"""Rows scored at a time, which bounds the memory that they take."""
 
 RATE_TOLERANCE = 1.2
 """A recording's rate may differ from the model's by this factor before a warning."""

@@ -6,19 +6,22 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import EngineError, TensorError
 from limpet.contracts.golden import check_golden
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.messages import ModelInfo
-from limpet.contracts.scoring import SignalScorer
-from limpet.contracts.signals import SignalPreprocessor, prepare_windows
+from limpet.contracts.scoring import SignalScorer, StreamingModel
+from limpet.contracts.signals import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
 
 _COST_RUNS = 20
+ROWS = "rows"
+"""Name of the tensor that a request to a model which scores streams carries."""
 
 
 class ServedModel:
@@ -37,8 +40,8 @@ class ServedModel:
         self.bundle: Bundle = read_bundle(config.bundle)
         self.manifest = self.bundle.manifest
         self.name = config.name or self.manifest.name
-        self.inputs = _request_inputs(self.manifest)
-        """The tensors that an `Infer` carries."""
+        self.inputs, self.outputs = _request_tensors(self.manifest)
+        """The tensors that an `Infer` carries, and those that its `Result` does."""
         self.engine = open_engine(self.bundle, config.engine, config.threads)
         golden = self.bundle.golden()
         failed = [
@@ -76,7 +79,7 @@ class ServedModel:
             space_id=manifest.space_id,
             engine=self.engine.name,
             inputs=self.inputs,
-            outputs=manifest.outputs,
+            outputs=self.outputs,
             channels=manifest.preprocessing.channels if manifest.preprocessing else [],
             threshold=manifest.calibration.threshold if manifest.calibration else None,
         )
@@ -104,11 +107,14 @@ class ServedModel:
             TensorError: A value that the preprocessing refuses.
             EngineError: The engine failed.
         """
-        if self.manifest.preprocessing is not None:
-            (spec,) = self.manifest.inputs
-            steps = self.manifest.preprocessing.steps
-            inputs = {spec.name: prepare_windows(steps, inputs[spec.name])}
-        return self.engine.run(inputs)
+        signal = self.manifest.preprocessing
+        if signal is None:
+            return self.engine.run(inputs)
+        frames = prepare_stretches(signal.steps, inputs[ROWS])
+        embedding, score = StreamingModel(self.manifest, self.engine.run).replay(
+            frames, np.ones_like(frames)
+        )
+        return {spec.name: x for spec, x in zip(self.outputs, (embedding, score), strict=True)}
 
     def scorer(self) -> SignalScorer:
         """A scorer for one stream.
@@ -119,15 +125,21 @@ class ServedModel:
         return SignalScorer(self.manifest, self.engine.run)
 
 
-def _request_inputs(manifest: Manifest) -> list[TensorSpec]:
-    """The graph's inputs; before a signal chain, the rows up to a stream's first score instead."""
+def _request_tensors(manifest: Manifest) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """The graph's inputs and outputs. Of a model that scores streams: the rows up to a stream's
+    first score, and what the model says of the last of them.
+    """
     signal = manifest.preprocessing
     if signal is None:
-        return manifest.inputs
+        return manifest.inputs, manifest.outputs
     channels = len(signal.channels)
-    rows = SignalPreprocessor(signal.steps, channels).warm_up_rows + 1
-    (window,) = manifest.inputs
-    return [msgspec.structs.replace(window, shape=["batch", rows, channels])]
+    count = SignalPreprocessor(signal.steps, channels).warm_up_rows + 1
+    rows = TensorSpec(name=ROWS, dtype="float32", shape=["batch", count, channels])
+    embedding, score, _ = manifest.outputs
+    return [rows], [
+        msgspec.structs.replace(spec, shape=["batch", *spec.shape[2:]])
+        for spec in (embedding, score)
+    ]
 
 
 def load_models(configs: Sequence[ModelConfig]) -> dict[str, ServedModel]:

@@ -20,7 +20,7 @@ from limpet.contracts.detector import Detector, Event
 from limpet.contracts.errors import ConfigError, EngineError, RejectedError
 from limpet.contracts.messages import Alert, ChannelShare, OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.scoring import RowScores
-from limpet.contracts.signals import Float32, RowState, States
+from limpet.contracts.signals import LAST_SCORED, Float32, RowState, States
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.attribution import attribute_channels
@@ -213,7 +213,7 @@ class Stream:
                 unmeasured = np.full((gap, values.shape[1]), np.nan, values.dtype)
                 values, first = np.concatenate([unmeasured, values]), self.next_sequence
             rows = self._scorer.push(values)
-            if not np.isfinite(rows.scores[rows.states <= RowState.FILLED]).all():
+            if not np.isfinite(rows.scores[rows.states <= LAST_SCORED]).all():
                 raise EngineError(f"model {self.model.name!r} gave a score that is not finite")
             self._record(request, first, rows, detector.push(rows.scores))
         except BaseException:
@@ -273,13 +273,15 @@ class Stream:
         self.counts["alerts"] += len(alerts)
 
     def _attribute(self, rows: RowScores, index: int) -> list[ChannelShare]:
-        window = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
-        if window < 0:
+        frame = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
+        if frame < 0 or not rows.prepared.scored[frame]:
             return []
+        frames, present = self._scorer.looked_back_on(frame)
         return attribute_channels(
-            rows.prepared.windows[window],
+            frames,
+            present,
             self.model.manifest.signal().channels,
-            self._scorer.score_windows,
+            lambda frames, present: self._scorer.model.replay(frames, present)[1],
         )
 
 

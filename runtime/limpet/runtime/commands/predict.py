@@ -18,7 +18,7 @@ from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signals import RowState
 from limpet.runtime.commands import engine_option, force_option, json_option
 
-STATES = (RowState.SCORED, RowState.FILLED, RowState.WARMING_UP, RowState.HOLE)
+STATES = tuple(state for state in RowState if state <= RowState.HOLE)
 
 
 class InputReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class InputReport(msgspec.Struct, frozen=True, kw_only=True):
         rate_hz: Its sampling rate.
         left_out: Columns that were not used, each with the reason.
         warnings: What was odd about it.
-        states: Rows by state: scored, filled, warming_up, hole.
+        states: Rows by state: scored, filled, partial, warming_up, hole.
         anomalous: Rows that reach the threshold.
     """
 

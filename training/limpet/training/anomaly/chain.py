@@ -1,6 +1,8 @@
 """The preprocessing chain of an anomaly encoder, with the statistics of normal rows.
 
-Dimension legend: n rows, w rows of a window, c channels, m windows.
+Dimension legend: n rows, c channels, m frames, f features.
+
+What a configuration calls `auto` is decided here, by the training rows alone.
 """
 
 from __future__ import annotations
@@ -12,21 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError, TensorError
-from limpet.contracts.signals import (
+from limpet.contracts.signal_steps import (
+    BandEnergies,
     Clip,
-    Float32,
-    Float64,
     HoldLast,
-    SignalPreprocessor,
+    LookBack,
     SignalStep,
     Standardize,
     StreamBaseline,
-    Window,
 )
-from limpet.training.anomaly.config import AnomalyConfig
+from limpet.contracts.signals import Float64, Prepared, SignalPreprocessor
+from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 
-LOCAL_ROWS = 256
-"""Rows over which a channel's spread counts as local: without slow changes of its level."""
+VIBRATION_HZ = 4000.0
+"""From this rate on, `front_end = "auto"` takes band energies."""
+LOCAL_FRAMES = 256
+"""Frames over which a feature's spread counts as local: without slow changes of its level."""
+SHORT_FRAMES = 512
+"""Segments shorter than this have no slow level of their own."""
+MOST_BLOCKS = 6
+FEW_VALUES = 10
+"""A channel with no more values than this, on one row in a hundred or fewer, is discrete."""
 
 
 @dataclass(frozen=True)
@@ -44,104 +52,130 @@ class Piece:
     first_row: int
 
 
-def fit_chain(
-    pieces: Sequence[Piece], fit_rows: Float64, config: AnomalyConfig
-) -> list[SignalStep]:
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen for these rows.
+
+    Attributes:
+        blocks: Residual blocks of the encoder.
+        bands: Whether frames are band energies.
+        adapts: Whether streams have a slow level of their own.
+    """
+
+    blocks: int
+    bands: bool
+    adapts: bool
+
+
+def choose(pieces: Sequence[Piece], rate_hz: float, config: AnomalyConfig) -> Choices:
+    """Applies the rules behind `auto`.
+
+    A score may look back on two thirds of what there is to fit in a typical segment: the rest is
+    for training.
+    """
+    bands = config.front_end == "bands" or (config.front_end == "auto" and rate_hz >= VIBRATION_HZ)
+    typical = float(np.median([len(piece.values) for piece in pieces]))
+    longest_fit = max(piece.cut for piece in pieces)
+    rows = min(typical, longest_fit) if longest_fit else typical
+    frames = (rows - config.frame_rows) // config.hop_rows + 1 if bands else rows
+    blocks = config.blocks
+    if not blocks:
+        blocks = 1
+        while blocks < MOST_BLOCKS and look_back_frames(blocks + 1) <= 2 * frames / 3:
+            blocks += 1
+    many_short = len(pieces) > 1 and frames < SHORT_FRAMES
+    adapts = config.baseline == "stream" or (config.baseline == "auto" and not many_short)
+    return Choices(blocks, bands, adapts)
+
+
+def front_end(config: AnomalyConfig, choices: Choices) -> list[SignalStep]:
+    """The steps before anything is fitted."""
+    steps: list[SignalStep] = [HoldLast(max_rows=config.hold_rows)]
+    if choices.bands:
+        steps.append(
+            BandEnergies(frame_rows=config.frame_rows, hop_rows=config.hop_rows, bands=config.bands)
+        )
+    return steps
+
+
+def fit_chain(pieces: Sequence[Piece], config: AnomalyConfig, choices: Choices) -> list[SignalStep]:
     """Builds the chain, with statistics of the rows to fit alone.
 
     Args:
         pieces: Segments.
-        fit_rows: Their rows before the cut. (n, c)
         config: The configuration.
+        choices: What `choose` chose.
 
     Raises:
         DataError: Values so large or so small that no scale fits them.
     """
-    measured = np.where(np.isfinite(fit_rows), fit_rows, np.nan)
-    constant = is_constant(fit_rows)
-    # Of a constant nothing is known about spread; a tenth of it is a guess at what matters.
-    size = np.nanmax(np.abs(measured), axis=0)
-    guess = 0.1 * np.where(size > 0, size, 1.0)
-    steps: list[SignalStep] = [HoldLast(max_rows=config.hold_rows)]
-    if config.baseline == "stream":
-        spread = _local_spread(pieces)
-        overall = np.nanstd(measured, axis=0)
-        # A channel that mostly stands still has no local spread at all: hence half the overall.
-        smallest = config.baseline_floor * np.maximum(spread, 0.5 * overall)
-        smallest = np.where(constant, guess, smallest)
+    steps = front_end(config, choices)
+    raw = np.concatenate(_raw_frames(pieces, steps, choices))  # (m, f)
+    fixed = is_constant(raw) | is_discrete(raw)
+    mean, scale = _level_and_scale(raw)
+    steps.append(Standardize(mean=_listed(mean), scale=_listed(scale)))
+    if choices.adapts and not fixed.all():
+        fitted = [_measured(prepared) for prepared in prepare_pieces(pieces, steps, fit_only=True)]
+        overall = np.nanstd(np.concatenate(fitted), axis=0)
+        # A feature that mostly stands still has no local spread at all: hence half the overall.
+        spread = np.maximum(_local_spread(fitted), 0.5 * overall)
         steps.append(
             StreamBaseline(
-                time_constant_rows=config.baseline_rows,
-                min_scale=[float(x) for x in smallest],
-                settling_rows=config.baseline_settling_rows,
+                time_constant_frames=config.baseline_frames,
+                scale=_listed(np.where(spread > 0, spread, 1.0)),
+                adapts=[not x for x in fixed],
+                settling_frames=config.baseline_settling_frames,
                 influence=config.baseline_influence,
             )
         )
-    prepared = _pointwise(pieces, steps)
-    if not len(prepared):
-        return [*steps, *_standard(np.zeros_like(guess), guess, config)]
-    mean, scale = prepared.mean(axis=0), prepared.std(axis=0)
-    unmoved = constant | (scale <= 1e-9 * np.abs(mean))
-    unit = guess if config.baseline == "training" else np.ones_like(guess)
-    return [*steps, *_standard(mean, np.where(unmoved | (scale <= 0), unit, scale), config)]
+        relative = np.concatenate(
+            [
+                _measured(prepared)[config.baseline_settling_frames :]
+                for prepared in prepare_pieces(pieces, steps, fit_only=True)
+            ]
+        )
+        if len(relative) > 1:
+            mean, scale = np.nanmean(relative, axis=0), np.nanstd(relative, axis=0)
+            kept = fixed | ~(scale > 0)
+            mean, scale = np.where(kept, 0.0, mean), np.where(kept, 1.0, scale)
+            steps.append(Standardize(mean=_listed(mean), scale=_listed(scale)))
+    return [*steps, Clip(limit=config.clip), LookBack(frames=look_back_frames(choices.blocks))]
 
 
-def _standard(mean: Float64, scale: Float64, config: AnomalyConfig) -> list[SignalStep]:
-    return [
-        Standardize(mean=[float(x) for x in mean], scale=[float(x) for x in scale]),
-        Clip(limit=config.clip),
-        Window(rows=config.window_rows),
-    ]
+def _raw_frames(
+    pieces: Sequence[Piece], steps: Sequence[SignalStep], choices: Choices
+) -> list[Float64]:
+    """Frames to fit before any scaling, NaN where unmeasured. (m, f) each
 
-
-def _local_spread(pieces: Sequence[Piece]) -> Float64:
-    """Median over blocks of `LOCAL_ROWS` rows of each channel's standard deviation. (c,)"""
-    spreads, rows = [], LOCAL_ROWS
-    for piece in pieces:
-        values = piece.values[: piece.cut]
-        for start in range(0, max(1, len(values) - rows // 2), rows):
-            block = values[start : start + rows]
-            measured = np.isfinite(block)
-            if len(block) >= 2 and measured.any(axis=0).all():
-                spreads.append(np.nanstd(np.where(measured, block, np.nan), axis=0))
-    if not spreads:
-        return np.zeros(pieces[0].values.shape[1])
-    return np.asarray(np.median(spreads, axis=0))
-
-
-def _pointwise(pieces: Sequence[Piece], steps: list[SignalStep]) -> Float64:
-    """Rows to fit after the steps so far, without those that a stream does not score. (n, c)"""
-    rows = [
-        windows[:, 0]
-        for _, windows, _ in prepare_pieces(pieces, [*steps, Window(rows=1)], fit_only=True)
-    ]
-    return np.concatenate(rows).astype(np.float64)
-
-
-def prepare_pieces(
-    pieces: Sequence[Piece], steps: Sequence[SignalStep], *, fit_only: bool = False
-) -> Iterator[tuple[Piece, Float32, NDArray[np.intp]]]:
-    """Runs the chain over each piece as over a stream of its own.
-
-    Args:
-        pieces: Segments.
-        steps: The chain, with its window.
-        fit_only: Leave out the held-out rows.
-
-    Yields:
-        The piece, its windows (m, w, c), and the row in the piece that each ends with (m,).
-
-    Raises:
-        DataError: Values so large or so small that no scale fits them.
+    Rows are taken as they are and not through the preprocessor, whose float32 is too coarse for
+    values that are large beside their spread.
     """
-    try:
-        preprocessor = SignalPreprocessor(steps, pieces[0].values.shape[1])
-    except TensorError as error:
-        raise DataError(f"no preprocessing fits these rows: {error.message}") from error
-    for piece in pieces:
-        preprocessor.reset()
-        prepared = preprocessor.push(piece.values[: piece.cut] if fit_only else piece.values)
-        yield piece, prepared.windows, prepared.ends
+    if choices.bands:
+        return [_measured(prepared) for prepared in prepare_pieces(pieces, steps, fit_only=True)]
+    rows = [piece.values[: piece.cut] for piece in pieces]
+    return [np.where(np.isfinite(part), part, np.nan) for part in rows]
+
+
+def _level_and_scale(frames: Float64) -> tuple[Float64, Float64]:
+    """Level and unit of each feature. (f,), (f,)
+
+    A rare event of a discrete channel is no large deviation: its range is two units at least. Of a
+    constant nothing is known about spread; a tenth of it is a guess at what matters, and 1 where it
+    is 0.
+    """
+    mean, scale = np.nanmean(frames, axis=0), np.nanstd(frames, axis=0)
+    low, high = np.nanmin(frames, axis=0), np.nanmax(frames, axis=0)
+    scale = np.where(is_discrete(frames), np.maximum(scale, 0.5 * (high - low)), scale)
+    size = np.maximum(np.abs(low), np.abs(high))
+    constant = is_constant(frames) | (scale <= 0)
+    scale = np.where(constant, np.where(size > 0, 0.1 * size, 1.0), scale)
+    return np.asarray(mean, np.float64), np.asarray(scale, np.float64)
+
+
+def is_discrete(frames: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which features take few values and are not constant. (m, f) → (f,)"""
+    most = max(2, min(FEW_VALUES, len(frames) // 100))
+    return np.array([2 <= len(np.unique(x[np.isfinite(x)])) <= most for x in frames.T], bool)
 
 
 def is_constant(rows: Float64) -> NDArray[np.bool_]:
@@ -149,3 +183,48 @@ def is_constant(rows: Float64) -> NDArray[np.bool_]:
     masked = np.where(np.isfinite(rows), rows, np.nan)
     low, high = np.nanmin(masked, axis=0), np.nanmax(masked, axis=0)
     return np.asarray(high - low <= 1e-9 * np.maximum(np.abs(low), np.abs(high)))
+
+
+def _listed(values: Float64) -> list[float]:
+    return [float(x) for x in values]
+
+
+def _measured(prepared: Prepared) -> Float64:
+    """Frames with NaN where absent. (m, f)"""
+    return np.where(prepared.present > 0, prepared.frames.astype(np.float64), np.nan)
+
+
+def _local_spread(fitted: Sequence[Float64]) -> Float64:
+    """Median over blocks of `LOCAL_FRAMES` frames of each feature's standard deviation. (f,)"""
+    spreads = []
+    for frames in fitted:
+        for start in range(0, max(1, len(frames) - LOCAL_FRAMES // 2), LOCAL_FRAMES):
+            block = frames[start : start + LOCAL_FRAMES]
+            if len(block) >= 2 and np.isfinite(block).any(axis=0).all():
+                spreads.append(np.nanstd(block, axis=0))
+    if not spreads:
+        return np.zeros(fitted[0].shape[1])
+    return np.asarray(np.median(spreads, axis=0))
+
+
+def prepare_pieces(
+    pieces: Sequence[Piece], steps: Sequence[SignalStep], *, fit_only: bool = False
+) -> Iterator[Prepared]:
+    """Runs the chain over each piece as over a stream of its own.
+
+    Args:
+        pieces: Segments.
+        steps: The chain; without a `LookBack` at its end, it looks back on one frame.
+        fit_only: Leave out the held-out rows.
+
+    Raises:
+        DataError: Values so large or so small that no scale fits them.
+    """
+    whole = [*steps] if isinstance(steps[-1], LookBack) else [*steps, LookBack(frames=1)]
+    try:
+        preprocessor = SignalPreprocessor(whole, pieces[0].values.shape[1])
+    except TensorError as error:
+        raise DataError(f"no preprocessing fits these rows: {error.message}") from error
+    for piece in pieces:
+        preprocessor.reset()
+        yield preprocessor.push(piece.values[: piece.cut] if fit_only else piece.values)

@@ -1,6 +1,6 @@
-"""From recordings to what an encoder learns on: chain, windows to fit, windows held out.
+"""From recordings to what an encoder learns on: chain, frames to fit, frames held out.
 
-Dimension legend: n rows, w rows of a window, c channels, m windows.
+Dimension legend: n rows, c channels, m frames, f features.
 
 The last part of each recording is held out before anything is fitted: neither the statistics of
 the chain nor the encoder nor its bank see a row of it.
@@ -20,30 +20,41 @@ from limpet.contracts.bundle import files_sha256
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import DataDigest, SignalPreprocessing
 from limpet.contracts.recordings import Recording
-from limpet.contracts.signals import Float32, Float64, SignalStep
-from limpet.training.anomaly.chain import Piece, fit_chain, is_constant, prepare_pieces
+from limpet.contracts.signal_steps import SignalStep
+from limpet.contracts.signals import Float32, Float64, SignalPreprocessor
+from limpet.training.anomaly.chain import (
+    Choices,
+    Piece,
+    choose,
+    fit_chain,
+    is_constant,
+    is_discrete,
+    prepare_pieces,
+)
 from limpet.training.anomaly.config import AnomalyConfig
 
-LEAST_FIT_WINDOWS = 64
-LEAST_HELD_OUT_WINDOWS = 16
+LEAST_FIT_FRAMES = 64
+LEAST_HELD_OUT_FRAMES = 16
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Prepared windows in order of time.
+class Stretch:
+    """Frames of one uninterrupted stream, in order of time.
 
     Attributes:
-        values: Model input. (m, w, c)
-        ends: Row of each window's last row, counted over all recordings. (m,)
-        stretch: Number of the uninterrupted stretch that each belongs to. (m,)
+        samples: Model input. (m, f)
+        present: 1 where measured, else 0. (m, f)
+        scored: Frames that have all before them that a score looks back on. (m,)
+        fit: Frames to learn from; the others, which follow them, are held out. (m,)
     """
 
-    values: Float32
-    ends: NDArray[np.intp]
-    stretch: NDArray[np.intp]
+    samples: Float32
+    present: Float32
+    scored: NDArray[np.bool_]
+    fit: NDArray[np.bool_]
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.samples)
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,9 @@ class TrainingData:
     Attributes:
         name: Name of the file or folder they come from.
         preprocessing: Channels, rate and chain.
-        fit: Windows to learn from.
-        held_out: Windows to calibrate on.
+        choices: What `auto` came to.
+        stretches: Frames to learn from and to calibrate on.
+        discrete: Values that each feature takes where it takes few, by its number; prepared.
         sample_rows: Raw held-out rows with an anomaly in the last quarter. (n, c)
         digests: Files and the rows used of each.
         left_out: Columns that are no channels, each with the reason.
@@ -63,8 +75,9 @@ class TrainingData:
 
     name: str
     preprocessing: SignalPreprocessing
-    fit: Windows
-    held_out: Windows
+    choices: Choices
+    stretches: list[Stretch]
+    discrete: dict[int, Float32]
     sample_rows: Float64
     digests: list[DataDigest]
     left_out: tuple[str, ...]
@@ -92,27 +105,19 @@ def prepare_training(
     pieces = list(_pieces(used, config))
     channels = list(used[0].channels)
     fit_rows = np.concatenate([piece.values[: piece.cut] for piece in pieces])
-    _check_size(name, pieces, config)
     warnings += _check_channels(name, channels, fit_rows)
-    warnings += _odd_rows(used, pieces, config)
-    steps = fit_chain(pieces, fit_rows, config)
-    fit, held_out = _cut_windows(pieces, steps, config.window_rows)
-    for windows, least, what in (
-        (fit, LEAST_FIT_WINDOWS, "to fit"),
-        (held_out, LEAST_HELD_OUT_WINDOWS, "held out"),
-    ):
-        if len(windows) < least:
-            raise DataError(
-                f"{name}: {len(windows)} whole windows of {config.window_rows} rows {what}, wanted "
-                f"at least {least}: {_rows_needed(config)} rows without gaps suffice",
-                "give more rows, a smaller window_rows, or a larger hold_rows where gaps abound",
-            )
+    warnings += _odd_rows(used)
+    choices = choose(pieces, used[0].rate_hz, config)
+    steps = fit_chain(pieces, config, choices)
+    stretches = _stretches(pieces, steps)
+    _check_frames(name, pieces, steps, stretches)
     return TrainingData(
         name=name,
         preprocessing=SignalPreprocessing(channels=channels, rate_hz=used[0].rate_hz, steps=steps),
-        fit=fit,
-        held_out=held_out,
-        sample_rows=_sample(pieces, config.window_rows),
+        choices=choices,
+        stretches=stretches,
+        discrete=discrete_values(stretches),
+        sample_rows=_sample(pieces, steps),
         digests=[
             DataDigest(name=r.path.name, sha256=files_sha256(r.files), rows=len(r)) for r in used
         ],
@@ -142,48 +147,63 @@ def _pieces(recordings: Sequence[Recording], config: AnomalyConfig) -> Iterator[
     for recording in recordings:
         cut = len(recording) - math.ceil(round(config.held_out * len(recording), 9))
         edges = [*recording.segments, len(recording)]
-        if config.baseline == "stream":
-            edges = _split_evenly(edges, config.baseline_restart_rows)
         for start, stop in itertools.pairwise(edges):
             values = recording.values[start:stop]
             yield Piece(values, min(max(cut - start, 0), stop - start), before + start)
         before += len(recording)
 
 
-def _split_evenly(edges: Sequence[int], rows: int) -> list[int]:
-    """Edges of segments, with further ones that cut each into equal parts of about `rows`."""
-    finer = [edges[0]]
-    for start, stop in itertools.pairwise(edges):
-        parts = max(1, round((stop - start) / rows))
-        finer += np.linspace(start, stop, parts + 1).round().astype(int)[1:].tolist()
-    return finer
+def _stretches(pieces: Sequence[Piece], steps: Sequence[SignalStep]) -> list[Stretch]:
+    """One pass over both parts: on a robot, too, a row is judged by the rows before it."""
+    stretches = []
+    for piece, prepared in zip(pieces, prepare_pieces(pieces, steps), strict=True):
+        edges = [*np.flatnonzero(prepared.begins).tolist(), len(prepared.frames)]
+        for start, stop in itertools.pairwise(edges):
+            here = slice(start, stop)
+            stretches.append(
+                Stretch(
+                    prepared.frames[here],
+                    prepared.present[here],
+                    prepared.scored[here],
+                    prepared.ends[here] < piece.cut,
+                )
+            )
+    return stretches
 
 
-def _rows_needed(config: AnomalyConfig) -> int:
-    """Rows that suffice in one recording without gaps."""
-    fit = LEAST_FIT_WINDOWS + config.first_score_rows - 1
-    held_out = LEAST_HELD_OUT_WINDOWS + config.window_rows - 1
-    return max(math.ceil(fit / (1.0 - config.held_out)), math.ceil(held_out / config.held_out))
+def discrete_values(stretches: Sequence[Stretch]) -> dict[int, Float32]:
+    """Values of the features that take few, over the frames to fit."""
+    samples = np.concatenate([stretch.samples[stretch.fit] for stretch in stretches])
+    values = {}
+    for feature in np.flatnonzero(is_discrete(samples)).tolist():
+        values[feature] = np.unique(samples[:, feature])
+    return values
 
 
-def _check_size(name: str, pieces: Sequence[Piece], config: AnomalyConfig) -> None:
-    rows = sum(len(piece.values) for piece in pieces)
-    if rows < _rows_needed(config):
-        raise DataError(
-            f"{name}: {rows} rows, wanted at least {_rows_needed(config)} for windows of "
-            f"{config.window_rows} rows with {config.held_out:.0%} held out",
-            "give more rows, or a smaller window_rows by --config",
-        )
-    longest = max(len(piece.values) for piece in pieces)
-    if longest < config.first_score_rows:
-        raise DataError(
-            f"{name}: the longest segment has {longest} rows, wanted at least the "
-            f"{config.first_score_rows} up to a first score",
-            f'set baseline = "training" and window_rows = {min(longest, config.window_rows)} or '
-            "smaller by --config"
-            if longest >= 8
-            else "",
-        )
+def _check_frames(
+    name: str,
+    pieces: Sequence[Piece],
+    steps: Sequence[SignalStep],
+    stretches: Sequence[Stretch],
+) -> None:
+    """Whether there is enough to learn from and to calibrate on."""
+    preprocessor = SignalPreprocessor(steps, pieces[0].values.shape[1])
+    rows = preprocessor.warm_up_rows + 1
+    fit = sum(int((s.fit & s.scored).sum()) for s in stretches)
+    held_out = sum(int((~s.fit & s.scored).sum()) for s in stretches)
+    for found, least, what in (
+        (fit, LEAST_FIT_FRAMES, "to fit"),
+        (held_out, LEAST_HELD_OUT_FRAMES, "held out"),
+    ):
+        if found < least:
+            total = sum(len(piece.values) for piece in pieces)
+            longest = max(len(piece.values) for piece in pieces)
+            raise DataError(
+                f"{name}: {found} scored frames {what}, wanted at least {least}; found {total} "
+                f"rows, the longest segment of {longest}, and a first score takes {rows}",
+                "give more rows, a smaller `blocks` by --config, or a larger hold_rows where gaps "
+                "abound",
+            )
 
 
 def _check_channels(name: str, channels: Sequence[str], fit_rows: Float64) -> list[str]:
@@ -207,9 +227,7 @@ def _check_channels(name: str, channels: Sequence[str], fit_rows: Float64) -> li
     ]
 
 
-def _odd_rows(
-    recordings: Sequence[Recording], pieces: Sequence[Piece], config: AnomalyConfig
-) -> list[str]:
+def _odd_rows(recordings: Sequence[Recording]) -> list[str]:
     warnings = []
     labelled = [int(r.labels.sum()) for r in recordings if r.labels is not None]
     if sum(labelled):
@@ -218,46 +236,16 @@ def _odd_rows(
             "anomalous: labels are ignored and all rows taken as normal; --train-rows can stop "
             "before the first one"
         )
-    typical = float(np.median([len(piece.values) for piece in pieces]))
-    if config.baseline == "stream" and typical < 4 * config.first_score_rows:
-        warnings.append(
-            f"of segments of {typical:.0f} rows, each spends {config.first_score_rows - 1} on "
-            'learning its baseline: consider baseline = "training"'
-        )
     return warnings
 
 
-def _cut_windows(
-    pieces: Sequence[Piece], steps: list[SignalStep], w: int
-) -> tuple[Windows, Windows]:
-    """Windows that lie whole before the cut, and whole behind it."""
-    parts: tuple[list[tuple[Float32, NDArray[np.intp]]], ...] = ([], [])
-    # One pass over both parts: on a robot, too, a row's baseline comes from the rows before it.
-    for piece, values, ends in prepare_pieces(pieces, steps):
-        for part, chosen in zip(parts, (ends < piece.cut, ends - w + 1 >= piece.cut), strict=True):
-            part.append((values[chosen], ends[chosen] + piece.first_row))
-    fit, held_out = (_join(part, pieces, w) for part in parts)
-    return fit, held_out
-
-
-def _join(
-    part: Sequence[tuple[Float32, NDArray[np.intp]]], pieces: Sequence[Piece], w: int
-) -> Windows:
-    values = np.concatenate([values for values, _ in part])
-    ends = np.concatenate([ends for _, ends in part])
-    starts = np.array([piece.first_row for piece in pieces])
-    piece_of = np.searchsorted(starts, ends, side="right")
-    breaks = (np.diff(ends) != 1) | (np.diff(piece_of) != 0)
-    stretch = np.concatenate([[0], np.cumsum(breaks)])[: len(ends)].astype(np.intp)
-    return Windows(values, ends, stretch)
-
-
-def _sample(pieces: Sequence[Piece], w: int) -> Float64:
+def _sample(pieces: Sequence[Piece], steps: Sequence[SignalStep]) -> Float64:
     """Raw held-out rows, gaps bridged, with a lasting displacement in the last quarter. (n, c)
 
     Where less is held out than the sample takes, rows from before the cut precede it.
     """
-    wanted = max(2 * w + 64, 256)
+    first_score = SignalPreprocessor(steps, pieces[0].values.shape[1]).warm_up_rows + 1
+    wanted = max(2 * first_score + 64, 256)
     longest = max(pieces, key=lambda piece: len(piece.values) - piece.cut)
     rows = longest.values[longest.cut :]
     if len(rows) < wanted:

@@ -1,7 +1,11 @@
-"""The anomaly model: a causal convolutional encoder, and kNN against normal windows in the graph.
+"""The anomaly model: a causal convolutional encoder that remembers, and kNN against normal frames
+in the graph.
 
-Dimension legend: b batch, w rows of a window, c channels, h hidden channels, t rows inside the
-encoder, e embedding, k bank windows.
+Dimension legend: b streams, t frames of a call, f features, h hidden channels, e embedding,
+s state, k bank frames.
+
+Each layer keeps just the past that it needs, so a frame costs the same however far the model looks
+back, and any chunking of a stream gives the same numbers.
 """
 
 from __future__ import annotations
@@ -16,193 +20,279 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from limpet.contracts.errors import DataError
-from limpet.training.anomaly.config import AnomalyConfig
+from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 from limpet.training.run import WEIGHTS, RunFolder, RunRecord
 
 
-class CausalEncoder(nn.Module):
-    """Residual stack of causal convolutions of dilation 1, 2, 4, …, read out at the last row.
-
-    Only the last row's output is wanted, so each block computes just the rows which that one
-    depends on: every second of the block before, counted from the end. This is the dilated
-    network's value at the last row, at a cost that halves from block to block.
+class History:
+    """The model's state, taken apart and put together: what each layer saw last.
 
     Args:
-        channels: Channels c of a window.
-        window_rows: Rows w of a window; the blocks see all of it.
+        state: Zeros where a stream begins. (b, s)
+    """
+
+    def __init__(self, state: Tensor) -> None:
+        self._state, self._taken = state, 0
+        self._next: list[Tensor] = []
+
+    def join(self, x: Tensor, frames: int) -> Tensor:
+        """Puts the layer's last frames before these, and keeps the newest for the next call.
+
+        Args:
+            x: New frames. (b, h, t)
+            frames: How many frames of the past the layer needs.
+
+        Returns:
+            (b, h, frames + t)
+        """
+        size = x.shape[1] * frames
+        past = self._state[:, self._taken : self._taken + size]
+        self._taken += size
+        joined = torch.cat([past.reshape(-1, x.shape[1], frames), x], 2)
+        self._next.append(joined[:, :, -frames:].flatten(1))
+        return joined
+
+    def next(self) -> Tensor:
+        """The state after these frames. (b, s)"""
+        return torch.cat(self._next, 1)
+
+
+class CausalEncoder(nn.Module):
+    """Residual stack of causal convolutions of dilation 1, 2, 4, …; every scale is read out.
+
+    Args:
+        features: Features f of a frame.
+        blocks: Residual blocks; block i looks back 2 · 2 ** i frames.
         width: Hidden channels h.
         embedding: Size e of the output.
     """
 
-    def __init__(self, channels: int, window_rows: int, width: int, embedding: int) -> None:
+    def __init__(self, features: int, blocks: int, width: int, embedding: int) -> None:
         super().__init__()
-        self.stem = nn.Conv1d(channels, width, 3)
-        blocks = max(1, (window_rows - 1).bit_length())
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
-        self.head = nn.Linear(width, embedding)
+        self.stem = nn.Conv1d(2 * features, width, 3)
+        self.blocks = nn.ModuleList(_Block(width, 2**i) for i in range(blocks))
+        self.head = nn.Linear(width * (blocks + 1), embedding)
+        self.state_size = 2 * 2 * features + sum(2 * 2**i * width for i in range(blocks))
 
-    def forward(self, window: Tensor) -> Tensor:
-        """Embeds windows.
+    def forward(self, samples: Tensor, present: Tensor, history: History) -> Tensor:
+        """Embeds frames.
 
         Args:
-            window: Oldest row first. (b, w, c)
+            samples: Prepared frames, 0 where absent. (b, t, f)
+            present: 1 where measured. (b, t, f)
+            history: What came before.
 
         Returns:
-            Unit vectors. (b, e)
+            Embeddings, not of unit length: distances say how far from normal. (b, t, e)
         """
-        x = self.stem(functional.pad(window.transpose(1, 2), (2, 0)))  # (b, h, w)
+        x = torch.cat([samples, present], 2).transpose(1, 2)  # (b, 2f, t)
+        x = self.stem(history.join(x, 2))  # (b, h, t)
+        scales = [x]
         for block in self.blocks:
-            x = block(x)
-        x = self.head(functional.gelu(x[:, :, -1]))  # (b, e)
-        # Not functional.normalize: its 1e-12 is zero in half precision.
-        return torch.as_tensor(x * torch.rsqrt(x.square().sum(1, keepdim=True) + 1e-6))
-
-
-class _Block(nn.Module):
-    """One residual convolution, at every second row counted from the last."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.convolve = nn.Conv1d(width, width, 3, stride=2)
-        self.mix = nn.Conv1d(width, width, 1)
-
-    def forward(self, x_bht: Tensor) -> Tensor:
-        odd = x_bht.shape[2] % 2
-        past = functional.pad(x_bht, (1 + odd, 0))  # odd length: the last row is a kernel's last
+            x = block(x, history)
+            scales.append(x)
         return torch.as_tensor(
-            x_bht[:, :, 1 - odd :: 2] + self.mix(functional.gelu(self.convolve(past)))
+            self.head(functional.gelu(torch.cat(scales, 1)).transpose(1, 2))  # (b, t, e)
         )
 
 
-VIEWS = ("embedding", "window", "moments")
-"""What of a window is compared with the bank: see `AnomalyScorer`."""
+class _Block(nn.Module):
+    """One residual dilated convolution."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.convolve = nn.Conv1d(width, width, 3, dilation=dilation)
+        self.mix = nn.Conv1d(width, width, 1)
+        self.past = 2 * dilation
+
+    def forward(self, x_bht: Tensor, history: History) -> Tensor:
+        seen = history.join(x_bht, self.past)
+        return torch.as_tensor(x_bht + self.mix(functional.gelu(self.convolve(seen))))
+
+
+class Moments(nn.Module):
+    """Mean and standard deviation of each feature over the last frames, at two scales.
+
+    Sums over 2, 4, 8, … frames come from one another by a single addition each, so a long window
+    costs no more than its logarithm. They see a small lasting shift, which drowns in single frames:
+    averaged over w frames noise shrinks by their root, so both are multiplied by it.
+
+    Args:
+        features: Features f of a frame.
+        doublings: Logarithms to base 2 of the numbers of frames, ascending.
+    """
+
+    def __init__(self, features: int, doublings: tuple[int, ...]) -> None:
+        super().__init__()
+        self.features, self.doublings = features, doublings
+        self.state_size = 3 * features * (2 ** doublings[-1] - 1)
+
+    def forward(
+        self, samples: Tensor, present: Tensor, history: History
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Moments at each scale.
+
+        Returns:
+            Mean and deviation (b, t, 2f), and 1 where at least half of the frames were measured,
+            else 0 (b, t, 2f), for each scale.
+        """
+        sums = torch.cat([samples, samples.square(), present], 2).transpose(1, 2)  # (b, 3f, t)
+        found = []
+        for doubling in range(self.doublings[-1]):
+            step = 2**doubling
+            sums = sums + history.join(sums, step)[:, :, :-step]
+            if doubling + 1 in self.doublings:
+                found.append(self._moments(sums, 2 * step))
+        return found
+
+    def _moments(self, sums: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        total, squares, count = torch.split(sums.transpose(1, 2), self.features, 2)
+        measured = count.clamp_min(1.0)
+        mean = total / measured
+        deviation = (squares / measured - mean.square()).clamp_min(0.0).add(1e-6).sqrt()
+        enough = (count >= 0.5 * frames).to(sums.dtype)
+        root = float(frames) ** 0.5
+        return torch.cat([mean, deviation], 2) * root, torch.cat([enough, enough], 2)
+
+
 LEAST_SCALE = 1e-4
 """Normal distances count as at least so large: on a perfectly regular stream, rounding is not."""
 
 
-class AnomalyScorer(nn.Module):
-    """Encoder and score in one graph.
-
-    score = sum over three views of log(1 + d / s), where d is the mean squared distance to the
-    nearest bank members and s what normal windows reach in nine cases of ten.
-
-    - `embedding` sees shape and what channels do together. On the unit sphere distance is bounded.
-    - `window` is the window itself, so that a large deviation's score keeps growing.
-    - `moments` are each channel's mean and standard deviation over the window. A small lasting
-      shift drowns in the other views: by one standard deviation in one of eight channels it
-      changes the windows' distance by less than noise does.
-
-    Far from anything known, no square root and no division by a small number makes the score jump.
+class Bank(nn.Module):
+    """Normal frames in one view, and how far a new normal frame lies from them.
 
     Args:
-        encoder: The encoder, e outputs.
-        bank_windows: Number k of windows in the bank.
-        window_rows: Rows w of a window.
-        channels: Channels c.
+        size: Number k of frames.
+        width: Dimensions d of the view.
+        neighbours: Nearest frames to average.
+    """
+
+    def __init__(self, size: int, width: int, neighbours: int) -> None:
+        super().__init__()
+        self.neighbours = min(neighbours, size)
+        self.register_buffer("members", torch.zeros(size, width))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, view: Tensor, weight: Tensor | None = None) -> Tensor:
+        """How strange frames are: log(1 + d / scale) of the mean squared distance d per dimension.
+
+        Far from anything known the logarithm grows slowly, and no square root and no division by a
+        small number makes it jump.
+
+        Args:
+            view: (b, t, d)
+            weight: 1 for dimensions that count, else 0. (b, t, d)
+
+        Returns:
+            At least 0. (b, t)
+        """
+        return torch.log1p(self.distance(view, weight) / self.get_buffer("scale"))
+
+    def distance(self, view: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean over the nearest frames of the squared distance per counting dimension. (b, t)"""
+        members = self.get_buffer("members")
+        if weight is None:
+            lengths = view.square().sum(-1, keepdim=True) + members.square().sum(1)
+            size = torch.full_like(view[..., 0], float(view.shape[-1]))
+        else:
+            lengths = (weight * view.square()).sum(-1, keepdim=True)
+            lengths = lengths + weight @ members.square().transpose(0, 1)
+            view, size = weight * view, weight.sum(-1).clamp_min(1.0)
+        squared = (lengths - 2.0 * view @ members.transpose(0, 1)).clamp_min(0.0)  # (b, t, k)
+        nearest = squared.topk(self.neighbours, dim=-1, largest=False).values
+        return nearest.mean(-1) / size
+
+
+class AnomalyScorer(nn.Module):
+    """Encoder, memory and score in one graph.
+
+    The score is the sum of what three banks of normal frames find strange: in the embedding, which
+    sees shape and what channels do together, and in `Moments` at two scales.
+
+    Args:
+        features: Features f of a frame.
+        blocks: Residual blocks of the encoder.
+        width: Hidden channels.
         embedding: Size e of an embedding.
-        neighbours: Nearest bank members to average.
+        bank_frames: Number k of frames in each bank.
+        neighbours: Nearest of them to average.
     """
 
     def __init__(
         self,
-        encoder: CausalEncoder,
+        features: int,
         *,
-        bank_windows: int,
-        window_rows: int,
-        channels: int,
+        blocks: int,
+        width: int,
         embedding: int,
+        bank_frames: int,
         neighbours: int,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.neighbours = min(neighbours, bank_windows)
-        sizes = {"embedding": embedding, "window": window_rows * channels, "moments": 2 * channels}
-        for view in VIEWS:
-            self.register_buffer(f"bank_{view}", torch.zeros(bank_windows, sizes[view]))
-            self.register_buffer(f"scale_{view}", torch.ones(()))
+        self.encoder = CausalEncoder(features, blocks, width, embedding)
+        self.moments = Moments(features, (max(1, blocks - 1), blocks + 1))
+        self.embedding_bank = Bank(bank_frames, embedding, neighbours)
+        self.moment_banks = nn.ModuleList(
+            Bank(bank_frames, 2 * features, neighbours) for _ in self.moments.doublings
+        )
+        self.look_back_frames = look_back_frames(blocks)
+        self.state_size = self.encoder.state_size + self.moments.state_size
 
-    def forward(self, window: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeds and scores windows.
+    def forward(
+        self, samples: Tensor, present: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeds and scores the next frames of streams.
 
         Args:
-            window: Prepared windows, oldest row first. (b, w, c)
+            samples: Prepared frames, 0 where absent. (b, t, f)
+            present: 1 where measured, else 0. (b, t, f)
+            state: Zeros where a stream begins. (b, s)
 
         Returns:
-            Unit embeddings (b, e) and scores (b,), at least 0; higher is stranger.
+            Embeddings (b, t, e), scores (b, t), at least 0, higher is stranger, and the new state
+            (b, s).
         """
-        views = self.views(window)
-        scores = [
-            torch.log1p(self.distance(view, values) / self.get_buffer(f"scale_{view}"))
-            for view, values in views.items()
-        ]
-        return views["embedding"], torch.stack(scores).sum(0)
-
-    def views(self, window: Tensor) -> dict[str, Tensor]:
-        """What of windows is compared, by the names of `VIEWS`. (b, w, c) → (b, …)"""
-        mean = window.mean(1)  # (b, c)
-        deviation = (window - mean[:, None]).square().mean(1).add(1e-6).sqrt()  # (b, c)
-        # Averaged over w rows noise shrinks by their root: so it has unit size again.
-        root = float(window.shape[1]) ** 0.5
-        return {
-            "embedding": self.encoder(window),
-            "window": window.flatten(1),
-            "moments": torch.cat([mean, deviation], 1) * root,
-        }
-
-    def distance(self, view: str, values: Tensor) -> Tensor:
-        """Mean squared distance to the nearest of the bank in one view, per dimension. (b,)"""
-        bank = self.get_buffer(f"bank_{view}")
-        return _nearest(squared_distances(values, bank), self.neighbours) / bank.shape[1]
+        history = History(state)
+        embedding = self.encoder(samples, present, history)
+        score = self.embedding_bank(embedding)
+        for bank, (view, weight) in zip(
+            self.moment_banks, self.moments(samples, present, history), strict=True
+        ):
+            score = score + bank(view, weight)
+        return embedding, score, history.next()
 
     @torch.no_grad()
-    def fill_bank(
-        self, bank: Tensor, probes: Tensor, near: Tensor, scale_quantile: float = 0.9
-    ) -> None:
-        """Sets the bank and the scales of the score.
+    def views(
+        self, samples: Tensor, present: Tensor, state: Tensor
+    ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+        """What the banks compare, in the order of `banks`, and the new state."""
+        history = History(state)
+        embedding = self.encoder(samples, present, history)
+        moments = self.moments(samples, present, history)
+        return [(embedding, None), *moments], history.next()
 
-        Args:
-            bank: Normal windows. (k, w, c)
-            probes: Other normal windows. (p, w, c)
-            near: Which bank members a probe overlaps in time: those tell nothing about how far
-                a new normal window is. (p, k)
-            scale_quantile: Share of the probes that lie within one scale.
-        """
-        probed = self.views(probes)
-        for view, members in self.views(bank).items():
-            self.get_buffer(f"bank_{view}").copy_(members)
-            distances = squared_distances(probed[view], members)
-            apart = distances.masked_fill(near, float("inf"))
-            usable = torch.isfinite(apart).sum(1) >= self.neighbours
-            distances = apart[usable] if bool(usable.any()) else distances
-            reached = _nearest(distances, self.neighbours).quantile(scale_quantile)
-            least = (reached / members.shape[1]).clamp_min(LEAST_SCALE)
-            self.get_buffer(f"scale_{view}").copy_(least)
+    @property
+    def banks(self) -> list[Bank]:
+        """All banks, the embedding's first."""
+        return [
+            self.embedding_bank,
+            *(bank for bank in self.moment_banks if isinstance(bank, Bank)),
+        ]
 
 
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances of all pairs, (n, d) and (m, d) → (n, m)."""
-    product = a @ b.transpose(0, 1)
-    lengths = a.square().sum(1, keepdim=True) + b.square().sum(1)
-    return (lengths - 2.0 * product).clamp_min(0.0)
-
-
-def _nearest(distances: Tensor, neighbours: int) -> Tensor:
-    return distances.topk(neighbours, dim=1, largest=False).values.mean(1)
-
-
-def build_scorer(config: AnomalyConfig, channels: int, bank_windows: int) -> AnomalyScorer:
-    """A scorer with fresh weights, drawn from the configuration's seed, and an empty bank."""
+def build_scorer(config: AnomalyConfig, features: int, blocks: int, bank: int) -> AnomalyScorer:
+    """A scorer with fresh weights, drawn from the configuration's seed, and empty banks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = CausalEncoder(channels, config.window_rows, config.width, config.embedding)
-    return AnomalyScorer(
-        encoder,
-        bank_windows=bank_windows,
-        window_rows=config.window_rows,
-        channels=channels,
-        embedding=config.embedding,
-        neighbours=config.neighbours,
-    )
+        return AnomalyScorer(
+            features,
+            blocks=blocks,
+            width=config.width,
+            embedding=config.embedding,
+            bank_frames=bank,
+            neighbours=config.neighbours,
+        )
 
 
 def load_scorer(run_folder: Path | str) -> tuple[AnomalyScorer, RunRecord]:
@@ -219,9 +309,10 @@ def load_scorer(run_folder: Path | str) -> tuple[AnomalyScorer, RunRecord]:
     try:
         config = msgspec.convert(record.config, AnomalyConfig)
         tensors = load_file(weights)
-        scorer = build_scorer(
-            config, len(record.preprocessing.channels), len(tensors["bank_window"])
-        )
+        blocks = sum(name.endswith("convolve.weight") for name in tensors)
+        features = tensors["encoder.stem.weight"].shape[1] // 2
+        bank = len(tensors["embedding_bank.members"])
+        scorer = build_scorer(config, features, blocks, bank)
         scorer.load_state_dict(tensors)
     except (OSError, SafetensorError, KeyError, RuntimeError, msgspec.ValidationError) as error:
         raise DataError(f"{weights} does not fit its run: {error}", "train again") from error

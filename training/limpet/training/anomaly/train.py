@@ -11,15 +11,16 @@ from typing import Literal
 import msgspec
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.torch import save
 
 from limpet.contracts.errors import ImpossibleHereError
 from limpet.contracts.manifest import Calibration
 from limpet.contracts.recordings import load_recordings
-from limpet.contracts.signals import Float32
+from limpet.training.anomaly.bank import fill_banks, held_out_scores
 from limpet.training.anomaly.calibration import calibrate
 from limpet.training.anomaly.config import AnomalyConfig
-from limpet.training.anomaly.data import TrainingData, Windows, prepare_training
+from limpet.training.anomaly.data import TrainingData, prepare_training
 from limpet.training.anomaly.evaluation import auroc
 from limpet.training.anomaly.injection import inject
 from limpet.training.anomaly.model import AnomalyScorer, build_scorer
@@ -40,7 +41,7 @@ from limpet.training.run import (
 )
 from limpet.training.threads import one_thread
 
-MOST_PROBES = 2048
+MOST_PROBES = 512
 
 
 class AnomalyReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ class AnomalyReport(msgspec.Struct, frozen=True, kw_only=True):
         channels: Names of the channels. (c,)
         left_out: Columns that are no channels, each with the reason.
         rate_hz: Sampling rate.
-        fit_windows: Windows that were learnt from.
+        fit_frames: Frames that were learnt from.
         calibration: Thresholds, false-alarm rate, held-out rows.
         metrics: Measured figures.
         warnings: What was odd.
@@ -62,7 +63,7 @@ class AnomalyReport(msgspec.Struct, frozen=True, kw_only=True):
     channels: list[str]
     left_out: list[str]
     rate_hz: float
-    fit_windows: int
+    fit_frames: int
     calibration: Calibration
     metrics: dict[str, float]
     warnings: list[str]
@@ -131,7 +132,7 @@ def train_anomaly(
     folder = open_run(out, record, resume=resume, force=force)
     with one_thread():
         scorer, loss = _train(prepared, config, device, folder)
-        scores = score_windows(scorer, prepared.held_out.values)
+        scores = np.concatenate([held_out_scores(scorer, s) for s in prepared.stretches])
         calibration, warnings = calibrate(scores, config.false_alarm_rate, prepared.name)
         metrics = {"loss": loss, **_measure(scorer, prepared, config)}
     complete = msgspec.structs.replace(
@@ -147,7 +148,7 @@ def train_anomaly(
         channels=prepared.preprocessing.channels,
         left_out=list(prepared.left_out),
         rate_hz=prepared.preprocessing.rate_hz,
-        fit_windows=len(prepared.fit),
+        fit_frames=sum(int(s.fit.sum()) for s in prepared.stretches),
         calibration=calibration,
         metrics=metrics,
         warnings=complete.warnings,
@@ -155,28 +156,21 @@ def train_anomaly(
     )
 
 
-@torch.no_grad()
-def score_windows(scorer: AnomalyScorer, windows: Float32, batch: int = 512) -> Float32:
-    """Scores prepared windows (m, w, c) → (m,)."""
-    scores = [
-        scorer(torch.from_numpy(np.ascontiguousarray(windows[start : start + batch])))[1].numpy()
-        for start in range(0, len(windows), batch)
-    ]
-    return np.concatenate([np.empty(0, np.float32), *scores])
-
-
 def _train(
     data: TrainingData, config: AnomalyConfig, device: str, folder: RunFolder
 ) -> tuple[AnomalyScorer, float]:
-    members = _spread_out(data.fit, config.bank_windows)
-    scorer = build_scorer(config, len(data.preprocessing.channels), len(members))
+    features = data.stretches[0].samples.shape[1]
+    fit_frames = sum(int((s.fit & s.scored).sum()) for s in data.stretches)
+    bank = min(config.bank_frames, max(config.neighbours, fit_frames // 2))
+    scorer = build_scorer(config, features, data.choices.blocks, bank)
     encoder = scorer.encoder.to(device)
-    batches = Batches(data.fit.values, data.fit.stretch, config)
+    batches = Batches(data.stretches, data.discrete, config, data.choices.blocks)
     descent = FitConfig(
         steps=config.steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         seed=config.seed,
+        precision=config.precision,
     )
     with progress(f"training on {data.name}", config.steps) as report:
         loss = fit(
@@ -187,47 +181,43 @@ def _train(
             report,
         )
     scorer.cpu().eval()
-    probes = _spread_out(data.fit, MOST_PROBES)
-    apart = np.abs(data.fit.ends[probes][:, None] - data.fit.ends[members][None, :])  # (p, k)
-    scorer.fill_bank(
-        torch.from_numpy(data.fit.values[members]),
-        torch.from_numpy(data.fit.values[probes]),
-        torch.from_numpy(apart < config.window_rows),
-    )
+    fill_banks(scorer, data.stretches, config.seed)
     return scorer, loss
 
 
-def _spread_out(windows: Windows, most: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Indices of at most so many windows, evenly over time."""
-    return np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(np.intp)
-
-
 def _measure(scorer: AnomalyScorer, data: TrainingData, config: AnomalyConfig) -> dict[str, float]:
-    """AUROC of injected against untouched held-out windows, the plain window distance beside it.
+    """AUROC of injected against untouched held-out stretches.
 
     The kinds of anomaly are those that training injected, so this says that training worked, not
     how well real faults are found.
     """
-    normal = data.held_out.values[_spread_out(data.held_out, MOST_PROBES)]
-    anomalous = inject(
-        normal,
-        data.fit.values,
-        np.random.default_rng([config.seed, config.steps]),
-        weakest=config.weakest,
-        strongest=config.strongest,
-    ).clip(-config.clip, config.clip)
-    both = np.concatenate([normal, anomalous])
-    truth = np.repeat([False, True], [len(normal), len(anomalous)])
-    flat = []
+    span = scorer.look_back_frames
+    windows = np.concatenate(
+        [
+            sliding_window_view(s.samples, span, axis=0).transpose(0, 2, 1)[~s.fit[span - 1 :]]
+            for s in data.stretches
+            if len(s) >= span
+        ]
+    )
+    windows = windows[np.linspace(0, len(windows) - 1, min(MOST_PROBES, len(windows))).astype(int)]
+    rng = np.random.default_rng([config.seed, config.steps])
+    anomalous = windows.copy()
+    tail = slice(-max(1, span // 2), None)
+    anomalous[:, tail] = inject(
+        windows[:, tail], windows[:, tail], rng,
+        weakest=config.weakest, strongest=config.strongest,
+    ).clip(-config.clip, config.clip)  # fmt: skip
+    both = torch.from_numpy(np.concatenate([windows, anomalous]))
+    truth = np.repeat([False, True], [len(windows), len(anomalous)])
     with torch.no_grad():
-        for start in range(0, len(both), 512):
-            window = torch.from_numpy(both[start : start + 512])
-            flat.append(scorer.distance("window", window.flatten(1)).numpy())
-    where = f"{data.name} held-out, injected anomalies:"
-    return {
-        f"{where} auroc": auroc(score_windows(scorer, both), truth),
-        f"{where} auroc of raw-window kNN": auroc(np.concatenate(flat), truth),
-    }
+        scores = [
+            scorer(part, torch.ones_like(part), part.new_zeros(len(part), scorer.state_size))[1][
+                :, -1
+            ]
+            for part in torch.split(both, 64)
+        ]
+    figure = auroc(torch.cat(scores).numpy(), truth)
+    return {f"{data.name} held-out, injected anomalies: auroc": figure}
 
 
 def _finish(

@@ -173,7 +173,7 @@ def _describe(report: AnomalyReport) -> str:
     if report.left_out:
         lines.append(f"left out: {', '.join(report.left_out)}")
     lines += [
-        f"fitted on {report.fit_windows} windows in {report.seconds:.0f} s",
+        f"fitted on {report.fit_frames} frames in {report.seconds:.0f} s",
         f"threshold: {calibration.threshold:.4g}, reached by {calibration.false_alarm_rate:.2%} "
         f"of normal rows by the {calibration.held_out_rows} held-out ones",
         *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
