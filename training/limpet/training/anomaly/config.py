@@ -22,9 +22,9 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     front_end: Literal["auto", "rows", "bands"] = "auto"
     """What the encoder takes: the rows themselves, or band energies of frames of them, for
     vibration; `auto` takes bands from 4 kHz on."""
-    frame_rows: Annotated[int, msgspec.Meta(ge=16)] = 1024
+    frame_rows: Annotated[int, msgspec.Meta(ge=16)] = 512
     """With bands, rows of a frame."""
-    hop_rows: Count = 256
+    hop_rows: Count = 128
     """With bands, rows from one frame to the next."""
     bands: Count = 16
     """With bands, bands of each channel."""
