@@ -6,6 +6,7 @@ Dimension legend: n rows (samples in time), c channels, m frames, f features of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 import numpy as np
@@ -115,17 +116,19 @@ def check_chain(steps: Sequence[SignalStep], channels: int) -> None:
     for place, step in enumerate(steps[1:-1], 1):
         if isinstance(step, BandEnergies) and place == 1:
             most = step.frame_rows // 2 - 2
-            if step.hop_rows < 1 or not 1 <= step.bands <= most:
+            if not 1 <= step.hop_rows <= step.frame_rows or not 1 <= step.bands <= most:
                 raise TensorError(
                     f"band_energies has hop_rows {step.hop_rows} and {step.bands} bands of frames "
-                    f"of {step.frame_rows} rows, wanted a hop of at least 1 and 1 to {most} bands"
+                    f"of {step.frame_rows} rows, wanted a hop of 1 to {step.frame_rows} rows and "
+                    f"1 to {most} bands"
                 )
         elif isinstance(step, Clip):
             if not step.limit > 0:
                 raise TensorError(f"clip.limit is {step.limit:g}, wanted > 0")
         elif isinstance(step, (StreamBaseline, Standardize)):
             others = step.adapts if isinstance(step, StreamBaseline) else step.mean
-            if {len(step.scale), len(others)} != {features} or min(step.scale) <= 0:
+            fits = {len(step.scale), len(others)} == {features}
+            if not fits or not all(0 < scale < inf for scale in step.scale):
                 raise TensorError(
                     f"{type(step).__name__} needs {features} positive scales, one a feature"
                 )
@@ -227,7 +230,8 @@ class Baseline:
         self._level, self._weight = np.zeros(features), np.zeros(features)
         self._has_level = ~self._adapts
         self._measured = np.zeros(features)  # frames measured before this block
-        self._sum, self._count = np.zeros(features), np.zeros(features)  # within this block
+        self._deltas = np.zeros((LEVEL_FRAMES, features))  # of this block, summed in one order
+        self._count = np.zeros(features)
         self._in_block = 0
 
     def __call__(self, x: Float64, present: NDArray[np.bool_]) -> Float64:
@@ -243,7 +247,7 @@ class Baseline:
             relative[start:stop] = delta / self._divide
             limited = np.minimum(np.maximum(delta, -self._most), self._most)
             delta = np.where(self._measured >= self._settling, limited, delta)
-            self._sum += delta.sum(axis=0)
+            self._deltas[self._in_block : self._in_block + stop - start] = delta
             self._count += measured.sum(axis=0)
             self._in_block += stop - start
             if self._in_block == LEVEL_FRAMES:
@@ -261,9 +265,9 @@ class Baseline:
     def _move(self) -> None:
         self._weight = self._decay**LEVEL_FRAMES * self._weight + self._count
         moves = self._adapts & (self._weight > 0)
-        self._level[moves] += self._sum[moves] / self._weight[moves]
+        self._level[moves] += self._deltas.sum(axis=0)[moves] / self._weight[moves]
         self._measured += self._count
-        self._sum[:] = self._count[:] = 0.0
+        self._count[:] = 0.0
         self._in_block = 0
 
 

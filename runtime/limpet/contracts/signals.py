@@ -37,6 +37,8 @@ States = NDArray[np.uint8]
 
 _LARGEST = float(np.finfo(np.float32).max)
 """Largest magnitude that counts as measured: what follows is float32, and sums of squares."""
+_LONG_AGO = -(2**62)
+"""A row before all that a score can look back on."""
 
 
 class RowState(enum.IntEnum):
@@ -45,7 +47,7 @@ class RowState(enum.IntEnum):
     SCORED = 0
     """Every value that the score looks back on was measured."""
     FILLED = 1
-    """Scored, though a value that it looks back on was missing and held from before."""
+    """Scored, though a value that it looks back on was missing: held from before, or absent."""
     PARTIAL = 2
     """Scored without a channel that has been missing longer than it may be held."""
     WARMING_UP = 3
@@ -157,7 +159,7 @@ class SignalPreprocessor:
     def _start_anew(self) -> None:
         """Begins a new stream; what the channels last measured is kept."""
         self._rows_seen = self._frames_seen = 0
-        self._rows_since_fill = self._rows_of(self._look_back.frames)
+        self._filled_row = self._partial_row = _LONG_AGO
         if self._bands:
             self._bands.reset()
         for step in self._pointwise:
@@ -208,16 +210,16 @@ class SignalPreprocessor:
 
     def _state_of(self, filled: NDArray[np.bool_], present: NDArray[np.bool_]) -> States:
         """States of rows of one stream. (n,)"""
-        position = np.arange(len(filled))
-        latest_fill = np.maximum.accumulate(np.where(filled, position, -1))
-        since_fill = np.where(
-            latest_fill >= 0, position - latest_fill, self._rows_since_fill + position + 1
-        )
-        self._rows_since_fill = int(since_fill[-1])
-        span = self._rows_of(self._look_back.frames)
-        states = np.where(since_fill < span, RowState.FILLED, RowState.SCORED).astype(np.uint8)
-        states[~present.all(axis=1)] = RowState.PARTIAL
+        rows = self._rows_seen + np.arange(len(filled))  # of the stream
+        newest = rows - (rows + 1 - self._frame_rows) % self._hop_rows  # last row of newest frame
+        oldest = newest + 1 - self._rows_of(self._look_back.frames)
+        filled_row = _latest(rows, filled, self._filled_row)
+        partial: NDArray[np.bool_] = ~np.all(present, axis=1)
+        partial_row = _latest(rows, partial, self._partial_row)
+        states = np.where(filled_row >= oldest, RowState.FILLED, RowState.SCORED).astype(np.uint8)
+        states[partial_row > newest - self._frame_rows] = RowState.PARTIAL
         states[: max(0, self.warm_up_rows - self._rows_seen)] = RowState.WARMING_UP
+        self._filled_row, self._partial_row = int(filled_row[-1]), int(partial_row[-1])
         self._rows_seen += len(filled)
         return states
 
@@ -254,6 +256,11 @@ class SignalPreprocessor:
         )
 
 
+def _latest(rows: NDArray[np.intp], flags: NDArray[np.bool_], before: int) -> NDArray[np.intp]:
+    """The latest row, up to each of `rows`, whose flag is set. (n,)"""
+    return np.maximum.accumulate(np.where(flags, rows, before))
+
+
 def prepare_stretches(steps: Sequence[SignalStep], rows: NDArray[np.floating]) -> Float32:
     """Prepares separate stretches of rows, each as if it were a stream up to its first score.
 
@@ -276,8 +283,9 @@ def prepare_stretches(steps: Sequence[SignalStep], rows: NDArray[np.floating]) -
         )
     if not (np.abs(rows) <= _LARGEST).all():
         raise TensorError("NaN or infinite values among the rows, which no score may hide")
-    frames = []
-    for stretch in rows:
+    look_back = preprocessor.look_back_frames
+    frames = np.empty((len(rows), look_back, preprocessor.features), np.float32)
+    for index, stretch in enumerate(rows):
         preprocessor.reset()
-        frames.append(preprocessor.push(stretch).frames[-preprocessor.look_back_frames :])
-    return np.stack(frames)
+        frames[index] = preprocessor.push(stretch).frames[-look_back:]
+    return frames
