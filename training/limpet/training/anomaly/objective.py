@@ -125,7 +125,7 @@ class Batches:
         self._starts = np.concatenate(
             [o + np.arange(max(0, n - self.frames + 1)) for o, n in zip(offsets, fit, strict=True)]
         )
-        window = max(1, 2 ** (blocks - 1))
+        window = min(2 ** (blocks - 1), self.frames)
         starts = np.concatenate(
             [o + np.arange(max(0, n - window + 1)) for o, n in zip(offsets, fit, strict=True)]
         )
