@@ -33,6 +33,10 @@ LOCAL_FRAMES = 256
 SHORT_FRAMES = 512
 """Segments shorter than this have no slow level of their own."""
 MOST_BLOCKS = 6
+LEAST_FIT_FRAMES, LEAST_HELD_OUT_FRAMES = 64, 16
+"""Scored frames that it takes to learn from and to calibrate on."""
+LEAST_SETTLED = 32
+"""Fewer values of a feature behind a stream's settling say nothing about its spread there."""
 FEW_VALUES = 10
 """A channel with no more values than this, on one row in a hundred or fewer, is discrete."""
 
@@ -42,7 +46,7 @@ class Piece:
     """One segment of a recording.
 
     Attributes:
-        values: Raw rows. (n, c)
+        values: Raw rows, NaN where not measured. (n, c)
         cut: Rows before it are for fitting, the others are held out.
         first_row: Number of its first row, counted over all recordings.
     """
@@ -71,7 +75,7 @@ def choose(pieces: Sequence[Piece], rate_hz: float, config: AnomalyConfig) -> Ch
     """Applies the rules behind `auto`.
 
     A score may look back on two thirds of what there is to fit in a typical segment: the rest is
-    for training.
+    for training. It looks back on less where too few frames would have a score.
     """
     bands = config.front_end == "bands" or (config.front_end == "auto" and rate_hz >= VIBRATION_HZ)
     typical = float(np.median([len(piece.values) for piece in pieces]))
@@ -81,11 +85,28 @@ def choose(pieces: Sequence[Piece], rate_hz: float, config: AnomalyConfig) -> Ch
     blocks = config.blocks
     if not blocks:
         blocks = 1
-        while blocks < MOST_BLOCKS and look_back_frames(blocks + 1) <= 2 * frames / 3:
+        while (
+            blocks < MOST_BLOCKS
+            and (wider := look_back_frames(blocks + 1)) <= 2 * frames / 3
+            and _are_enough(pieces, wider, config if bands else None)
+        ):
             blocks += 1
     many_short = len(pieces) > 1 and frames < SHORT_FRAMES
     adapts = config.baseline == "stream" or (config.baseline == "auto" and not many_short)
     return Choices(blocks, bands, adapts)
+
+
+def _are_enough(pieces: Sequence[Piece], look_back: int, frames: AnomalyConfig | None) -> bool:
+    """Whether enough frames have a score, were no value missing; a frame is a row without bands."""
+
+    def count(rows: int) -> int:
+        if frames is not None:
+            rows = (rows - frames.frame_rows) // frames.hop_rows + 1
+        return max(0, rows - look_back + 1)
+
+    fit = sum(count(piece.cut) for piece in pieces)
+    held_out = sum(count(len(piece.values)) for piece in pieces) - fit
+    return fit >= LEAST_FIT_FRAMES and held_out >= LEAST_HELD_OUT_FRAMES
 
 
 def front_end(config: AnomalyConfig, choices: Choices) -> list[SignalStep]:
@@ -107,10 +128,11 @@ def fit_chain(pieces: Sequence[Piece], config: AnomalyConfig, choices: Choices) 
         choices: What `choose` chose.
 
     Raises:
-        DataError: Values so large or so small that no scale fits them.
+        DataError: Values so large or so small that no scale fits them, or no whole frame.
     """
     steps = front_end(config, choices)
     raw = np.concatenate(_raw_frames(pieces, steps, choices))  # (m, f)
+    _check_measured(raw, config, pieces[0].values.shape[1])
     fixed = is_constant(raw) | is_discrete(raw)
     mean, scale = _level_and_scale(raw)
     steps.append(Standardize(mean=_listed(mean), scale=_listed(scale)))
@@ -134,9 +156,11 @@ def fit_chain(pieces: Sequence[Piece], config: AnomalyConfig, choices: Choices) 
                 for prepared in prepare_pieces(pieces, steps, fit_only=True)
             ]
         )
-        if len(relative) > 1:
+        known = np.isfinite(relative).sum(axis=0) >= LEAST_SETTLED
+        if known.any():
+            relative = np.where(known, relative, 0.0)
             mean, scale = np.nanmean(relative, axis=0), np.nanstd(relative, axis=0)
-            kept = fixed | ~(scale > 0)
+            kept = fixed | ~known | ~(scale > 0)
             mean, scale = np.where(kept, 0.0, mean), np.where(kept, 1.0, scale)
             steps.append(Standardize(mean=_listed(mean), scale=_listed(scale)))
     return [*steps, Clip(limit=config.clip), LookBack(frames=look_back_frames(choices.blocks))]
@@ -152,8 +176,20 @@ def _raw_frames(
     """
     if choices.bands:
         return [_measured(prepared) for prepared in prepare_pieces(pieces, steps, fit_only=True)]
-    rows = [piece.values[: piece.cut] for piece in pieces]
-    return [np.where(np.isfinite(part), part, np.nan) for part in rows]
+    return [piece.values[: piece.cut] for piece in pieces]
+
+
+def _check_measured(frames: Float64, config: AnomalyConfig, channels: int) -> None:
+    """Whether each feature is measured in some frame; with rows, that was seen before."""
+    lacking = np.flatnonzero(~np.isfinite(frames).any(axis=0)) * channels // frames.shape[1]
+    if len(lacking):
+        numbers = ", ".join(str(number + 1) for number in np.unique(lacking))
+        raise DataError(
+            f"no frame of {config.frame_rows} rows to fit is measured throughout in channel "
+            f"{numbers} of {channels}",
+            'give longer segments, or a smaller frame_rows or front_end = "rows" by --config; '
+            "--ignore leaves a channel out",
+        )
 
 
 def _level_and_scale(frames: Float64) -> tuple[Float64, Float64]:
@@ -180,8 +216,7 @@ def is_discrete(frames: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 def is_constant(rows: Float64) -> NDArray[np.bool_]:
     """Which channels have one value throughout; each has at least one. (n, c) → (c,)"""
-    masked = np.where(np.isfinite(rows), rows, np.nan)
-    low, high = np.nanmin(masked, axis=0), np.nanmax(masked, axis=0)
+    low, high = np.nanmin(rows, axis=0), np.nanmax(rows, axis=0)
     return np.asarray(high - low <= 1e-9 * np.maximum(np.abs(low), np.abs(high)))
 
 

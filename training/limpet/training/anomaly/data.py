@@ -23,6 +23,8 @@ from limpet.contracts.recordings import Recording
 from limpet.contracts.signal_steps import SignalStep
 from limpet.contracts.signals import Float32, Float64, SignalPreprocessor
 from limpet.training.anomaly.chain import (
+    LEAST_FIT_FRAMES,
+    LEAST_HELD_OUT_FRAMES,
     Choices,
     Piece,
     choose,
@@ -33,8 +35,8 @@ from limpet.training.anomaly.chain import (
 )
 from limpet.training.anomaly.config import AnomalyConfig
 
-LEAST_FIT_FRAMES = 64
-LEAST_HELD_OUT_FRAMES = 16
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest magnitude that counts as measured, as on a stream."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def _pieces(recordings: Sequence[Recording], config: AnomalyConfig) -> Iterator[
         edges = [*recording.segments, len(recording)]
         for start, stop in itertools.pairwise(edges):
             values = recording.values[start:stop]
+            measured = np.abs(values) <= LARGEST  # False for NaN
+            if not measured.all():
+                values = np.where(measured, values, np.nan)
             yield Piece(values, min(max(cut - start, 0), stop - start), before + start)
         before += len(recording)
 
@@ -172,11 +177,11 @@ def _stretches(pieces: Sequence[Piece], steps: Sequence[SignalStep]) -> list[Str
 
 
 def discrete_values(stretches: Sequence[Stretch]) -> dict[int, Float32]:
-    """Values of the features that take few, over the frames to fit."""
-    samples = np.concatenate([stretch.samples[stretch.fit] for stretch in stretches])
+    """Values of the features that take few, over the frames to fit in which they are present."""
+    samples = np.concatenate([np.where(s.present > 0, s.samples, np.nan)[s.fit] for s in stretches])
     values = {}
     for feature in np.flatnonzero(is_discrete(samples)).tolist():
-        values[feature] = np.unique(samples[:, feature])
+        values[feature] = np.unique(samples[np.isfinite(samples[:, feature]), feature])
     return values
 
 
