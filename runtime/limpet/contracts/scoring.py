@@ -7,6 +7,7 @@ Dimension legend: n rows, m frames, f features, e embedding, l frames that a sco
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -116,9 +117,8 @@ class SignalScorer:
         self.preprocessor.reset()
         self._state = np.zeros((1, self.model.state_size), np.float32)
         self._held = float("nan")
-        nothing = np.empty((0, self.preprocessor.features), np.float32)
-        self._recent = (nothing, nothing)
-        self._before = 0
+        self._recent: deque[Prepared] = deque()
+        self._before = self._kept = 0  # frames there before the newest chunk, and in all
 
     def push(self, rows: NDArray[np.floating]) -> RowScores:
         """Scores the next rows of the stream, in the channels' own units. (n, c)
@@ -139,7 +139,7 @@ class SignalScorer:
                 frames[None, here], present[None, here], self._state
             )
             embeddings[here], scores[here] = embedding[0], score[0]
-        self._remember(frames, present)
+        self._remember(prepared)
         row_scores = prepared.row_scores(scores, self._held)
         if len(scores):
             self._held = float(scores[-1])
@@ -154,27 +154,34 @@ class SignalScorer:
             for piece in range(start, stop, self._max_frames):
                 yield piece, min(piece + self._max_frames, stop)
 
-    def _remember(self, frames: Float32, present: Float32) -> None:
-        """Keeps this chunk, and of what came before as much as its first score looks back on."""
-        if not len(frames):
+    def _remember(self, newest: Prepared) -> None:
+        """Keeps this chunk, and those before it that its scores and the last one look back on."""
+        self._before = self._kept
+        if not len(newest.frames):
             return
-        keep = self.preprocessor.look_back_frames - 1
-        old_frames, old_present = (part[max(0, len(part) - keep) :] for part in self._recent)
-        self._before = len(old_frames)
-        self._recent = (
-            np.concatenate([old_frames, frames]),
-            np.concatenate([old_present, present]),
-        )
+        self._recent.append(newest)
+        self._kept += len(newest.frames)
+        enough = self.preprocessor.look_back_frames + len(newest.frames)
+        while self._kept - len(self._recent[0].frames) >= enough:
+            oldest = len(self._recent.popleft().frames)
+            self._kept, self._before = self._kept - oldest, self._before - oldest
 
     def looked_back_on(self, frame: int) -> tuple[Float32, Float32]:
-        """What the score of a frame of the newest chunk depends on: frames and present. (l, f)
+        """What the score of a frame depends on: frames and present. (l, f)
+
+        Args:
+            frame: Its index in the newest chunk; -1 is the newest frame before that chunk, whose
+                score holds until the chunk's first frame.
 
         Raises:
             TensorError: The frame has no score.
         """
         stop = self._before + frame + 1
-        start = stop - self.preprocessor.look_back_frames
-        if start < 0:
-            raise TensorError(f"frame {frame} has too few before it for a score")
-        frames, present = self._recent
-        return frames[start:stop], present[start:stop]
+        scored = np.concatenate([np.empty(0, bool), *(chunk.scored for chunk in self._recent)])
+        if frame < -1 or not 0 < stop <= len(scored) or not scored[stop - 1]:
+            raise TensorError(f"frame {frame} of the newest chunk has no score")
+        here = slice(stop - self.preprocessor.look_back_frames, stop)
+        return (
+            np.concatenate([chunk.frames for chunk in self._recent])[here],
+            np.concatenate([chunk.present for chunk in self._recent])[here],
+        )

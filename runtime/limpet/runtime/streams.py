@@ -17,7 +17,7 @@ import numpy as np
 
 from limpet.contracts.clock import Clock
 from limpet.contracts.detector import Detector, Event
-from limpet.contracts.errors import ConfigError, EngineError, RejectedError
+from limpet.contracts.errors import ConfigError, EngineError, RejectedError, TensorError
 from limpet.contracts.messages import Alert, ChannelShare, OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.scoring import RowScores
 from limpet.contracts.signals import LAST_SCORED, Float32, RowState, States
@@ -274,9 +274,10 @@ class Stream:
 
     def _attribute(self, rows: RowScores, index: int) -> list[ChannelShare]:
         frame = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
-        if frame < 0 or not rows.prepared.scored[frame]:
+        try:
+            frames, present = self._scorer.looked_back_on(frame)
+        except TensorError:  # an incident goes on while the stream warms up anew
             return []
-        frames, present = self._scorer.looked_back_on(frame)
         return attribute_channels(
             frames,
             present,
