@@ -1,12 +1,14 @@
 """Small real bundles, made without training, and ways to change one after it was written.
 
 `identity_bundle` gives its input back; it measures what everything around a model costs.
-`anomaly_bundle` scores a row by the mean magnitude of its values, so a test can say what the score
-of each row must be; its state is the last row.
+`anomaly_bundle` scores a frame by the mean magnitude of its values, so a test can say what the
+score of each row must be. With `memory` above 0 it adds that share of the frame before, which its
+state carries, so that a state that is lost, or kept where a stream begins anew, changes scores.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -140,15 +142,18 @@ def anomaly_manifest(
     )
 
 
-def tiny_scorer(inputs: Tensors) -> dict[str, NDArray[np.float32]]:
+def tiny_scorer(inputs: Tensors, memory: float = 0.0) -> dict[str, NDArray[np.float32]]:
     """What the graph of `anomaly_bundle` computes, in NumPy."""
     samples = inputs["samples"]
-    score = np.abs(samples).mean(axis=2, dtype=np.float32)
+    before = np.concatenate([inputs["state"][:, None], samples[:, :-1]], axis=1)
+    now, then = (np.abs(x).mean(axis=2, dtype=np.float32) for x in (samples, before))
+    score = now + np.float32(memory) * then
     return {"embedding": samples, "score": score, "next_state": samples[:, -1]}
 
 
-def anomaly_golden(manifest: Manifest, rows: int = 200) -> Golden:
+def anomaly_golden(manifest: Manifest, rows: int = 200, memory: float = 0.0) -> Golden:
     """Golden data of `anomaly_bundle`: noise, a hole, a filled gap and a burst."""
+    run = functools.partial(tiny_scorer, memory=memory)
     rng = np.random.default_rng(7)
     signal = manifest.signal()
     c, f = len(signal.channels), features_of(signal.steps, len(signal.channels))
@@ -160,11 +165,11 @@ def anomaly_golden(manifest: Manifest, rows: int = 200) -> Golden:
     inputs = {
         "samples": samples,
         "present": np.ones_like(samples),
-        "state": np.zeros((5, f), np.float32),
+        "state": rng.normal(size=(5, f)).astype(np.float32),
     }
     return Golden(
         inputs=inputs,
-        outputs=tiny_scorer(inputs),
+        outputs=run(inputs),
         tolerances={
             "score": 1e-5,
             "embedding cosine": 0.9999,
@@ -172,26 +177,41 @@ def anomaly_golden(manifest: Manifest, rows: int = 200) -> Golden:
             "signal score": 1e-5,
         },
         signal_rows=values,
-        signal_scores=SignalScorer(manifest, tiny_scorer).push(values).scores,
+        signal_scores=SignalScorer(manifest, run).push(values).scores,
     )
 
 
-def anomaly_bundle(path: Path, **options: Any) -> Bundle:
+def anomaly_bundle(path: Path, *, memory: float = 0.0, **options: Any) -> Bundle:
     """An `anomaly` bundle; `options` are those of `anomaly_manifest`."""
     manifest = anomaly_manifest(**options)
     nodes = [
-        # Takes the inputs that do not matter, since a graph has to use what it declares.
-        helper.make_node("Mul", ["state", "zero"], ["no_state"]),
+        # Takes an input that does not matter, since a graph has to use what it declares.
         helper.make_node("Mul", ["present", "zero"], ["no_present"]),
         helper.make_node("Add", ["samples", "no_present"], ["embedding"]),
-        helper.make_node("Abs", ["embedding"], ["magnitude"]),
-        helper.make_node("ReduceMean", ["magnitude", "axes"], ["score"], keepdims=0),
-        helper.make_node("Gather", ["embedding", "last"], ["last_row"], axis=1),
-        helper.make_node("Add", ["last_row", "no_state"], ["next_state"]),
+        helper.make_node("Unsqueeze", ["state", "rows"], ["state_row"]),
+        helper.make_node("Concat", ["state_row", "samples"], ["from_before"], axis=1),
+        helper.make_node("Slice", ["from_before", "start", "end", "rows"], ["before"]),
+        *(
+            node
+            for source, mean in (("embedding", "now"), ("before", "then"))
+            for node in (
+                helper.make_node("Abs", [source], [f"{source}_magnitude"]),
+                helper.make_node(
+                    "ReduceMean", [f"{source}_magnitude", "features"], [mean], keepdims=0
+                ),
+            )
+        ),
+        helper.make_node("Mul", ["then", "memory"], ["remembered"]),
+        helper.make_node("Add", ["now", "remembered"], ["score"]),
+        helper.make_node("Gather", ["samples", "last"], ["next_state"], axis=1),
     ]
     constants = {
         "last": np.array(-1, np.int64),
-        "axes": np.array([2], np.int64),
+        "start": np.array([0], np.int64),
+        "end": np.array([-1], np.int64),
+        "rows": np.array([1], np.int64),
+        "features": np.array([2], np.int64),
+        "memory": np.array(memory, np.float32),
         "zero": np.array(0.0, np.float32),
     }
     return write_bundle(
@@ -199,7 +219,7 @@ def anomaly_bundle(path: Path, **options: Any) -> Bundle:
         manifest,
         {
             MODEL: onnx_bytes(nodes, manifest.inputs, manifest.outputs, constants),
-            GOLDEN: anomaly_golden(manifest).encode(),
+            GOLDEN: anomaly_golden(manifest, memory=memory).encode(),
         },
     )
 

@@ -1,0 +1,82 @@
+"""Signal chains and streams with all that goes wrong in them, for properties.
+
+Dimension legend: n rows, c channels, f features of a frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from numpy.typing import NDArray
+
+from limpet.contracts.signal_steps import (
+    BandEnergies,
+    Clip,
+    HoldLast,
+    LookBack,
+    SignalStep,
+    Standardize,
+    StreamBaseline,
+    features_of,
+)
+
+Rows = NDArray[np.float64]
+
+BROKEN = [np.nan, np.inf, -np.inf, 1e300]
+"""What a sensor may send that is no measurement."""
+
+
+@st.composite
+def chains(draw: st.DrawFn, channels: int) -> list[SignalStep]:
+    """Chains with and without frames of many rows and a baseline of the stream."""
+    chain: list[SignalStep] = [HoldLast(max_rows=draw(st.integers(0, 3)))]
+    if draw(st.booleans()):
+        frame_rows = draw(st.integers(6, 9))
+        hop_rows = draw(st.integers(1, frame_rows))
+        bands = draw(st.integers(1, frame_rows // 2 - 2))
+        chain.append(BandEnergies(frame_rows=frame_rows, hop_rows=hop_rows, bands=bands))
+    features = features_of(chain, channels)
+
+    def per_feature(values: st.SearchStrategy[Any]) -> list[Any]:
+        return draw(st.lists(values, min_size=features, max_size=features))
+
+    if draw(st.booleans()):
+        chain.append(
+            StreamBaseline(
+                time_constant_frames=draw(st.floats(1.0, 50.0)),
+                scale=per_feature(st.floats(0.1, 5.0)),
+                adapts=per_feature(st.booleans()),
+                settling_frames=draw(st.integers(0, 20)),
+                influence=draw(st.floats(0.5, 5.0)),
+            )
+        )
+    if draw(st.booleans()):
+        chain.append(Standardize(mean=per_feature(st.floats(-5, 5)), scale=[2.0] * features))
+    chain.append(Clip(limit=10.0))
+    return [*chain, LookBack(frames=draw(st.integers(1, 6)))]
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[list[SignalStep], Rows]:
+    """A chain, and rows with values missing here and there and channels dead for a while."""
+    channels = draw(st.integers(1, 3))
+    chain = draw(chains(channels))
+    good = st.floats(-100, 100, width=32)
+    value = st.one_of(good, good, good, good, st.sampled_from(BROKEN))
+    length = draw(st.integers(0, 60))
+    rows = draw(npst.arrays(np.float64, (length, channels), elements=value, fill=good))
+    for _ in range(draw(st.integers(0, 3))):
+        start, stop = draw(st.integers(0, 60)), draw(st.integers(0, 12))
+        dead = draw(st.lists(st.integers(0, channels - 1), max_size=3))
+        rows[start : start + stop, dead or slice(None)] = np.nan
+    return chain, rows
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[list[SignalStep], Rows, list[int]]:
+    """A stream, and where to cut it into chunks; empty chunks are chunks too."""
+    chain, rows = draw(streams())
+    return chain, rows, sorted(draw(st.lists(st.integers(0, len(rows)), max_size=8)))

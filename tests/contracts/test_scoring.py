@@ -1,0 +1,368 @@
+"""From rows to scores: what a model remembers is carried on, and ends where its stream ends.
+
+Dimension legend: n rows, c channels, m frames, f features, l frames that a score looks back on.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limpet.contracts.errors import BundleError, EngineError, TensorError
+from limpet.contracts.manifest import Manifest
+from limpet.contracts.scoring import RowScores, SignalScorer, StreamingModel
+from limpet.contracts.signal_steps import BandEnergies, HoldLast, LookBack, SignalStep, features_of
+from limpet.contracts.signals import LAST_SCORED, Float32, RowState
+from limpet.contracts.tensors import Tensors, TensorSpec
+from tests.bundles import anomaly_manifest, identity_bundle, tiny_scorer
+from tests.contracts.signal_streams import Rows, cuts, streams
+
+Chain = Sequence[SignalStep]
+
+
+def manifest_of(chain: Chain, channels: int, state_size: int | None = None) -> Manifest:
+    """A manifest of this chain; the state is as large as a frame unless another size is given."""
+    assert isinstance(chain[-1], LookBack)
+    manifest = anomaly_manifest(
+        channels=[f"c{i}" for i in range(channels)],
+        look_back=chain[-1].frames,
+        steps=chain[:-1],
+    )
+    if state_size is None:
+        return manifest
+
+    def resized(specs: list[TensorSpec]) -> list[TensorSpec]:
+        return [*specs[:2], msgspec.structs.replace(specs[2], shape=["batch", state_size])]
+
+    inputs, outputs = resized(manifest.inputs), resized(manifest.outputs)
+    return msgspec.structs.replace(manifest, inputs=inputs, outputs=outputs)
+
+
+def sums(inputs: Tensors) -> dict[str, Float32]:
+    """Remembers for ever: the state is the sum of all frames, each weighing half the one after.
+
+    It counts what is present too, so that a mask that is lost or moved changes the score.
+    """
+    state, states = inputs["state"], []
+    weights = np.arange(1, state.shape[1] + 1, dtype=np.float32)
+    for row in range(inputs["samples"].shape[1]):
+        frame = inputs["samples"][:, row] + np.float32(3.0) * inputs["present"][:, row]
+        state = np.float32(0.5) * state + frame
+        states.append(state)
+    embedding = np.stack(states, axis=1)
+    return {"embedding": embedding, "score": (embedding * weights).sum(axis=2), "next_state": state}
+
+
+def taps(frames: int) -> Callable[[Tensors], dict[str, Float32]]:
+    """Remembers so many frames, the newest included: a weighted sum of all that is in them."""
+
+    def run(inputs: Tensors) -> dict[str, Float32]:
+        both = np.concatenate([inputs["samples"], inputs["present"]], axis=2)  # (b, m, 2f)
+        batch, count, width = both.shape
+        before = inputs["state"].reshape(batch, frames - 1, width)
+        known = np.concatenate([before, both], axis=1)
+        weights = np.arange(1, frames * width + 1, dtype=np.float32)
+        score = np.stack(
+            [(known[:, i : i + frames].reshape(batch, -1) * weights).sum(1) for i in range(count)],
+            axis=1,
+        )
+        next_state = known[:, count:].reshape(batch, -1)
+        return {"embedding": inputs["samples"], "score": score, "next_state": next_state}
+
+    return run
+
+
+def finite_memory(chain: Chain, channels: int) -> SignalScorer:
+    """A scorer whose model remembers exactly the frames that the chain looks back on."""
+    assert isinstance(chain[-1], LookBack)
+    look_back, size = chain[-1].frames, 2 * features_of(chain, channels)
+    return SignalScorer(
+        manifest_of(chain, channels, state_size=(look_back - 1) * size or 1),
+        taps(look_back) if look_back > 1 else memoryless,
+    )
+
+
+def memoryless(inputs: Tensors) -> dict[str, Float32]:
+    """`taps(1)`, with a state of one number, since none of no size can be said."""
+    none = inputs["state"][:, :0]
+    return {**taps(1)({**inputs, "state": none}), "next_state": inputs["state"]}
+
+
+def scored_in_one(chain: Chain, rows: Rows) -> RowScores:
+    return SignalScorer(manifest_of(chain, rows.shape[1]), sums).push(rows)
+
+
+# What scores are ---------------------------------------------------------------------------------
+
+
+@given(cuts(), st.integers(1, 7))
+def test_any_chunking_gives_the_same_scores(
+    cut: tuple[list[SignalStep], Rows, list[int]], max_frames: int
+) -> None:
+    chain, rows, at = cut
+    whole = scored_in_one(chain, rows)
+    scorer = SignalScorer(manifest_of(chain, rows.shape[1]), sums, max_frames=max_frames)
+    parts = [scorer.push(chunk) for chunk in np.split(rows, at)]
+    for field in ("scores", "embeddings", "states"):
+        chunked = np.concatenate([getattr(part, field) for part in parts])
+        np.testing.assert_array_equal(chunked, getattr(whole, field), field)
+
+
+@given(streams())
+def test_scores_are_what_the_model_says_of_each_frame_with_all_before_it_in_its_stream(
+    stream: tuple[list[SignalStep], Rows],
+) -> None:
+    chain, rows = stream
+    found = scored_in_one(chain, rows)
+    prepared = found.prepared
+    assert found.embeddings.shape == prepared.frames.shape
+    begin = 0
+    for frame in range(len(prepared.frames)):
+        begin = frame if prepared.begins[frame] else begin
+        past = np.arange(begin, frame + 1)
+        weights = 0.5 ** (frame - past)[:, None]
+        wanted = (weights * (prepared.frames[past] + 3.0 * prepared.present[past])).sum(axis=0)
+        np.testing.assert_allclose(found.embeddings[frame], wanted, rtol=1e-4, atol=1e-4)
+    frame_scores = (found.embeddings * np.arange(1, prepared.frames.shape[1] + 1)).sum(axis=1)
+    for row, (score, state) in enumerate(zip(found.scores, found.states, strict=True)):
+        if state <= LAST_SCORED:
+            newest = np.flatnonzero(prepared.ends <= row)[-1]
+            assert score == pytest.approx(frame_scores[newest], rel=1e-4, abs=1e-3)
+
+
+@given(streams())
+def test_after_a_hole_the_model_has_forgotten_all_before_it(
+    stream: tuple[list[SignalStep], Rows],
+) -> None:
+    chain, rows = stream
+    whole = scored_in_one(chain, rows)
+    alive = whole.states != RowState.HOLE
+    edges = np.flatnonzero(np.diff(alive, prepend=False, append=False))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        alone = scored_in_one(chain, rows[start:stop])
+        np.testing.assert_array_equal(whole.scores[start:stop], alone.scores)
+        np.testing.assert_array_equal(whole.states[start:stop], alone.states)
+
+
+@given(streams())
+def test_a_row_has_a_score_exactly_when_its_state_says_so(
+    stream: tuple[list[SignalStep], Rows],
+) -> None:
+    chain, rows = stream
+    found = scored_in_one(chain, rows)
+    assert found.scores.shape == (len(rows),)
+    assert found.scores.dtype == found.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(~np.isnan(found.scores), found.states <= LAST_SCORED)
+
+
+@given(cuts())
+def test_after_a_reset_a_stream_is_new(cut: tuple[list[SignalStep], Rows, list[int]]) -> None:
+    chain, rows, at = cut
+    scorer = SignalScorer(manifest_of(chain, rows.shape[1]), sums)
+    first = scorer.push(rows)
+    for chunk in np.split(rows[::-1], at):
+        scorer.push(chunk)
+    scorer.reset()
+    again = scorer.push(rows)
+    np.testing.assert_array_equal(again.states, first.states)
+    np.testing.assert_array_equal(again.scores, first.scores)
+    np.testing.assert_array_equal(again.embeddings, first.embeddings)
+
+
+@given(streams(), st.integers(1, 7))
+def test_no_call_of_the_model_is_longer_than_allowed_or_spans_two_streams(
+    stream: tuple[list[SignalStep], Rows], max_frames: int
+) -> None:
+    chain, rows = stream
+    calls: list[Tensors] = []
+
+    def watched(inputs: Tensors) -> dict[str, Float32]:
+        calls.append(inputs)
+        return sums(inputs)
+
+    manifest = manifest_of(chain, rows.shape[1])
+    prepared = SignalScorer(manifest, watched, max_frames=max_frames).push(rows).prepared
+    starts = np.cumsum([0, *(call["samples"].shape[1] for call in calls)])
+    assert starts[-1] == len(prepared.frames)
+    assert set(np.flatnonzero(prepared.begins)) <= set(starts[:-1])
+    for start, call in zip(starts[:-1], calls, strict=True):
+        batch, count, _ = call["samples"].shape
+        assert (batch, call["present"].shape) == (1, call["samples"].shape)
+        assert 1 <= count <= max_frames
+        assert not (prepared.begins[start] and call["state"].any())
+        np.testing.assert_array_equal(call["samples"][0], prepared.frames[start : start + count])
+
+
+def test_a_model_is_called_by_the_names_in_its_manifest() -> None:
+    manifest = anomaly_manifest()
+    given = dict(zip(("samples", "present", "state"), "xpm", strict=True))
+    told = dict(zip(("embedding", "score", "next_state"), "esn", strict=True))
+    renamed = msgspec.structs.replace(
+        manifest,
+        inputs=[msgspec.structs.replace(s, name=given[s.name]) for s in manifest.inputs],
+        outputs=[msgspec.structs.replace(s, name=told[s.name]) for s in manifest.outputs],
+        decoding=msgspec.structs.replace(manifest.decoding, **told),
+    )
+
+    def run(inputs: Tensors) -> Tensors:
+        outputs = sums({name: inputs[short] for name, short in given.items()})
+        return {told[name]: array for name, array in outputs.items()}
+
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    wanted = SignalScorer(manifest, sums).push(rows).scores
+    np.testing.assert_array_equal(SignalScorer(renamed, run).push(rows).scores, wanted)
+
+
+# What a score looked back on ---------------------------------------------------------------------
+
+
+@given(cuts())
+@settings(max_examples=60)
+def test_what_a_score_looked_back_on_gives_the_score_again(
+    cut: tuple[list[SignalStep], Rows, list[int]],
+) -> None:
+    chain, rows, at = cut
+    assert isinstance(chain[-1], LookBack)
+    scorer = finite_memory(chain, rows.shape[1])
+    last: tuple[bool, Float32] | None = None  # of the frame before the chunk: scored? score
+    for chunk in np.split(rows, at):
+        found = scorer.push(chunk)
+        prepared = found.prepared
+        frame_scores = prepared_scores(scorer, found)
+        frames = list(zip(prepared.scored.tolist(), frame_scores, strict=True))
+        for frame, known in enumerate([last, *frames], -1):
+            if known is None or not known[0]:
+                with pytest.raises(TensorError, match=f"frame {frame} of the newest chunk has no"):
+                    scorer.looked_back_on(frame)
+                continue
+            samples, present = scorer.looked_back_on(frame)
+            assert samples.shape == (chain[-1].frames, prepared.frames.shape[1])
+            _, (again,) = scorer.model.replay(samples[None], present[None])
+            np.testing.assert_allclose(again, known[1], rtol=1e-5)
+        last = frames[-1] if frames else last
+
+
+def prepared_scores(scorer: SignalScorer, found: RowScores) -> list[Float32]:
+    """The score of each frame, from the rows that show it; NaN where no row does."""
+    scores = np.full(len(found.prepared.frames), np.nan, np.float32)
+    shown = found.prepared.scored
+    scores[shown] = found.scores[found.prepared.ends[shown]]
+    return list(scores)
+
+
+@pytest.mark.parametrize("frame", [-2, 5, 100])
+def test_a_frame_that_is_not_there_has_no_score(frame: int) -> None:
+    scorer = SignalScorer(anomaly_manifest(look_back=1), tiny_scorer)
+    scorer.push(np.ones((10, 2)))
+    scorer.push(np.ones((5, 2)))
+    with pytest.raises(TensorError, match=f"frame {frame} of the newest chunk has no score"):
+        scorer.looked_back_on(frame)
+
+
+def test_a_score_that_holds_over_a_chunk_without_frames_can_be_explained() -> None:
+    steps = [HoldLast(max_rows=0), BandEnergies(frame_rows=8, hop_rows=8, bands=1)]
+    scorer = SignalScorer(anomaly_manifest(channels=["a"], steps=steps, look_back=2), tiny_scorer)
+    rows = np.random.default_rng(0).normal(size=(19, 1))
+    prepared = scorer.push(rows[:17]).prepared
+    assert len(scorer.push(rows[17:]).embeddings) == 0
+    samples, _ = scorer.looked_back_on(-1)
+    np.testing.assert_array_equal(samples, prepared.frames)
+
+
+def test_no_more_is_kept_than_the_newest_scores_look_back_on() -> None:
+    scorer = SignalScorer(anomaly_manifest(look_back=8), tiny_scorer)
+    rows = np.random.default_rng(0).normal(size=(500, 2))
+    for size in (300, *[1] * 100, 20, *[0] * 50, *[1] * 80):
+        scorer.push(rows[:size])
+        kept = [len(chunk.frames) for chunk in scorer._recent]
+        assert sum(kept[1:-1]) < 8
+        assert 0 not in kept
+    assert sum(kept) == 9
+
+
+def test_streams_are_replayed_side_by_side_as_alone() -> None:
+    chain = [HoldLast(max_rows=0), LookBack(frames=4)]
+    model = finite_memory(chain, 2).model
+    rng = np.random.default_rng(0)
+    frames = rng.normal(size=(5, 4, 2)).astype(np.float32)
+    present = rng.integers(0, 2, size=frames.shape).astype(np.float32)
+    embeddings, scores = model.replay(frames, present)
+    assert (embeddings.shape, scores.shape) == ((5, 2), (5,))
+    for i in range(5):
+        embedding, score = model.replay(frames[i : i + 1], present[i : i + 1])
+        np.testing.assert_array_equal(embedding[0], embeddings[i])
+        np.testing.assert_allclose(score[0], scores[i], rtol=1e-6)
+
+
+def test_a_step_gives_the_state_that_the_next_step_takes() -> None:
+    chain = [HoldLast(max_rows=0), LookBack(frames=4)]
+    model = finite_memory(chain, 2).model
+    frames = np.random.default_rng(0).normal(size=(3, 10, 2)).astype(np.float32)
+    present = np.ones_like(frames)
+    nothing = np.zeros((3, model.state_size), np.float32)
+    _, whole, end = model.step(frames, present, nothing)
+    state, parts = nothing, []
+    for start, stop in itertools.pairwise([0, 1, 4, 10]):
+        here = slice(start, stop)
+        _, scores, state = model.step(frames[:, here], present[:, here], state)
+        parts.append(scores)
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-6)
+    np.testing.assert_array_equal(state, end)
+
+
+# Failures ----------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_fails_is_heard_and_after_a_reset_the_stream_is_new() -> None:
+    broken = False
+
+    def run(inputs: Tensors) -> Tensors:
+        if broken:
+            raise EngineError("out of memory")
+        return sums(inputs)
+
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    scorer = SignalScorer(anomaly_manifest(), run)
+    first = scorer.push(rows).scores
+    broken = True
+    with pytest.raises(EngineError, match="out of memory"):
+        scorer.push(rows)
+    broken = False
+    scorer.reset()
+    np.testing.assert_array_equal(scorer.push(rows).scores, first)
+
+
+def test_rows_of_another_form_are_refused_and_change_nothing() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    scorer = SignalScorer(anomaly_manifest(), sums)
+    first = scorer.push(rows[:20]).scores
+    with pytest.raises(TensorError, match=r"signal is float64 \[3, 5\]"):
+        scorer.push(np.ones((3, 5)))
+    whole = SignalScorer(anomaly_manifest(), sums).push(rows).scores
+    np.testing.assert_array_equal(np.concatenate([first, scorer.push(rows[20:]).scores]), whole)
+
+
+@pytest.mark.parametrize("make", [SignalScorer, StreamingModel])
+def test_a_model_that_scores_no_streams_is_refused(make: Any, tmp_path: Any) -> None:
+    with pytest.raises(BundleError, match="of kind 'custom' and scores no sensor streams"):
+        make(identity_bundle(tmp_path / "identity").manifest, tiny_scorer)
+    undecoded = msgspec.structs.replace(anomaly_manifest(), decoding=None)
+    with pytest.raises(BundleError, match="model 'tiny-anomaly' has no score output"):
+        make(undecoded, tiny_scorer)
+
+
+def test_the_tests_own_model_remembers_one_frame() -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 2))
+    magnitude = np.abs(rows).mean(axis=1)
+    run = functools.partial(tiny_scorer, memory=0.5)
+    scorer = SignalScorer(anomaly_manifest(look_back=2), run, max_frames=4)
+    found = np.concatenate([scorer.push(part).scores for part in np.split(rows, [3, 4, 20])])
+    np.testing.assert_allclose(found[1:], magnitude[1:] + 0.5 * magnitude[:-1], rtol=1e-5)
