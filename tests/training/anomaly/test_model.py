@@ -1,139 +1,340 @@
-"""The encoder, the scorer and its graph."""
+"""The encoder, the moments, the banks and the scorer, as streams see them.
+
+Dimension legend: b streams, t frames, f features, d dimensions of a view, k bank frames.
+"""
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
+import itertools
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
-from torch import Tensor, nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
-from limpet.training.anomaly.config import AnomalyConfig
-from limpet.training.anomaly.model import AnomalyScorer, CausalEncoder, build_scorer
+from limpet.training.anomaly.bank import fill_banks, held_out_scores
+from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
+from limpet.training.anomaly.data import Stretch
+from limpet.training.anomaly.model import (
+    AnomalyScorer,
+    Bank,
+    CausalEncoder,
+    History,
+    Moments,
+    build_scorer,
+)
 
-CHANNELS = 3
+FEATURES, WIDTH, EMBEDDING, BANK = 3, 8, 16, 40
 
 
-def scorer(window_rows: int = 32, bank: int = 40) -> AnomalyScorer:
-    config = AnomalyConfig(window_rows=window_rows, width=8, embedding=16, bank_windows=bank)
-    model = build_scorer(config, CHANNELS, bank)
-    normal = windows(bank + 50, window_rows)
-    near = torch.zeros(50, bank, dtype=torch.bool)
-    model.fill_bank(normal[:bank], normal[bank:], near)
-    return model.eval()
-
-
-def windows(b: int, w: int, seed: int = 0) -> Tensor:
-    values = np.random.default_rng(seed).standard_normal((b, w, CHANNELS))
+def frames(b: int, t: int, seed: int = 0) -> Tensor:
+    values = np.random.default_rng(seed).standard_normal((b, t, FEATURES))
     return torch.from_numpy(values.astype(np.float32))
 
 
-def dilated(encoder: CausalEncoder, rows: Tensor) -> Tensor:
-    """The network as it is usually drawn: every row computed, dilations 1, 2, 4, …"""
-    x = encoder.stem(functional.pad(rows.transpose(1, 2), (2, 0)))
+def stretch(t: int, seed: int = 0, held_out: int = 0) -> Stretch:
+    """Noise, all of it measured and scored."""
+    samples, fit = frames(1, t, seed)[0].numpy(), np.arange(t) < t - held_out
+    return Stretch(samples, np.ones_like(samples), np.ones(t, bool), fit)
+
+
+def scorer(blocks: int = 3) -> AnomalyScorer:
+    config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
+    model = build_scorer(config, FEATURES, blocks, BANK).eval()
+    fill_banks(model, [stretch(400)], seed=0)
+    return model
+
+
+SCORERS = {blocks: scorer(blocks) for blocks in (1, 3, 5)}
+
+
+def absences(samples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Samples, 0 where a channel is absent for a while, and what is present."""
+    rng = np.random.default_rng(seed)
+    present = torch.ones_like(samples)
+    for stream, feature in itertools.product(range(len(samples)), range(FEATURES)):
+        first = int(rng.integers(0, 2 * samples.shape[1]))
+        present[stream, first : first + int(rng.integers(1, 30)), feature] = 0.0
+    return samples * present, present
+
+
+@torch.no_grad()
+def in_chunks(
+    model: AnomalyScorer, samples: Tensor, present: Tensor, sizes: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings, scores and state of streams that come in chunks of these sizes, over and over."""
+    state = samples.new_zeros(len(samples), model.state_size)
+    embeddings, scores, start = [], [], 0
+    for size in itertools.cycle(sizes):
+        here = slice(start, start + size)
+        embedding, score, state = model(samples[:, here], present[:, here], state)
+        embeddings.append(embedding)
+        scores.append(score)
+        start += size
+        if start >= samples.shape[1]:
+            return torch.cat(embeddings, 1), torch.cat(scores, 1), state
+    raise AssertionError
+
+
+@given(
+    blocks=st.sampled_from(sorted(SCORERS)),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    streams=st.integers(1, 4),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_chunking_of_streams_gives_the_same_embeddings_scores_and_state(
+    blocks: int, sizes: list[int], streams: int, seed: int
+) -> None:
+    model = SCORERS[blocks]
+    samples, present = absences(frames(streams, 90, seed), seed)
+    whole = in_chunks(model, samples, present, [90])
+    chunked = in_chunks(model, samples, present, sizes)
+    for found, wanted in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_stream_scores_the_same_alone_as_among_others() -> None:
+    model = SCORERS[3]
+    samples, present = absences(frames(5, 60, 6), 6)
+    together = in_chunks(model, samples, present, [20])
+    for stream in range(5):
+        alone = in_chunks(model, samples[[stream]], present[[stream]], [20])
+        for found, wanted in zip(alone, together, strict=True):
+            torch.testing.assert_close(found[0], wanted[stream], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_encoder_is_the_network_as_it_is_usually_drawn_padded_with_zeros() -> None:
+    encoder = CausalEncoder(FEATURES, 3, WIDTH, EMBEDDING)
+    samples, present = absences(frames(2, 50), 0)
+    x = torch.cat([samples, present], 2).transpose(1, 2)
+    x = encoder.stem(functional.pad(x, (2, 0)))
+    scales = [x]
     for depth, block in enumerate(encoder.blocks):
-        step = 2**depth
-        convolve, mix = block.convolve, block.mix
-        assert isinstance(convolve, nn.Conv1d)
-        assert isinstance(mix, nn.Conv1d)
-        past = functional.conv1d(
-            functional.pad(x, (2 * step, 0)), convolve.weight, convolve.bias, dilation=step
-        )
-        x = x + mix(functional.gelu(past))
-    features = encoder.head(functional.gelu(x).transpose(1, 2))  # (b, n, e)
-    return functional.normalize(features, dim=2)
+        past = functional.pad(x, (2 * 2**depth, 0))
+        x = x + block.mix(functional.gelu(block.convolve(past)))  # type: ignore[operator]
+        scales.append(x)
+    wanted = encoder.head(functional.gelu(torch.cat(scales, 1)).transpose(1, 2))
+    history = History(torch.zeros(2, encoder.state_size))
+    # A layer's past before a stream's first frame is 0, not what it would make of zeros.
+    torch.testing.assert_close(encoder(samples, present, history), wanted, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("w", [8, 16, 32, 64, 128])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5, 6])
 @torch.no_grad()
-def test_computing_only_what_the_last_row_needs_gives_the_dilated_network(w: int) -> None:
-    encoder = CausalEncoder(CHANNELS, w, 8, 16).eval()
-    rows = windows(4, w)
-    torch.testing.assert_close(encoder(rows), dilated(encoder, rows)[:, -1], atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_rows_still_to_come_do_not_change_an_embedding_and_rows_past_do() -> None:
-    encoder = CausalEncoder(CHANNELS, 32, 8, 16).eval()
-    rows = windows(1, 80)[0]
-    other = rows.clone()
-    other[60:] += 3.0
-    views, other_views = (x.unfold(0, 32, 1).transpose(1, 2) for x in (rows, other))
-    same = (encoder(views) - encoder(other_views)).abs().amax(1) == 0
-    assert same.tolist() == [end < 60 for end in range(31, 80)]
-
-
-@pytest.mark.parametrize("w", [8, 9, 31, 32, 33, 100, 128])
-@torch.no_grad()
-def test_every_row_of_a_window_matters_whatever_its_length(w: int) -> None:
-    encoder = CausalEncoder(CHANNELS, w, 8, 16).eval().double()
-    rows = windows(1, w).double()
-    moved = rows.repeat(w, 1, 1)
-    moved[range(w), range(w)] += 1.0
-    assert ((encoder(moved) - encoder(rows)).abs().amax(1) > 0).all()
+def test_a_score_depends_on_the_frames_it_looks_back_on_and_on_none_before(blocks: int) -> None:
+    config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
+    model = build_scorer(config, FEATURES, blocks, BANK).double()
+    for bank in model.banks:
+        members = bank.get_buffer("members")
+        rng = np.random.default_rng(0)
+        members.copy_(torch.from_numpy(rng.standard_normal(tuple(members.shape))))
+    span = look_back_frames(blocks)
+    assert model.look_back_frames == span
+    # One stream for each distance of a moved frame from the newest, and one where none is moved.
+    samples = frames(1, span + 10).double().repeat(span + 11, 1, 1)
+    for back in range(span + 10):
+        samples[back, -1 - back] += 1.0
+    state = torch.zeros(len(samples), model.state_size, dtype=torch.double)
+    embedding, score, _ = model(samples, torch.ones_like(samples), state)
+    newest = torch.cat([embedding[:, -1], score[:, -1:]], 1)
+    moved = (newest[:-1] != newest[-1]).any(1)
+    assert moved.tolist() == [back < span for back in range(span + 10)]
 
 
 @torch.no_grad()
-def test_embeddings_have_unit_length() -> None:
-    embedding, score = scorer()(windows(10, 32, seed=5))
-    assert embedding.shape == (10, 16)
-    assert score.shape == (10,)
-    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(10), atol=1e-4, rtol=0)
+def test_frames_to_come_change_neither_embedding_nor_score() -> None:
+    samples = frames(1, 80)
+    other = samples.clone()
+    other[:, 60:] += 3.0
+    (a, score_a, _), (b, score_b, _) = (
+        in_chunks(SCORERS[3], x, torch.ones_like(x), [80]) for x in (samples, other)
+    )
+    assert (a == b).all(2)[0].tolist() == [t < 60 for t in range(80)]
+    assert torch.equal(score_a[:, :60], score_b[:, :60])
+
+
+def moments_directly(
+    samples: NDArray[np.float64], present: NDArray[np.float64], w: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and deviation of what was measured in the last w frames, times √w, and their weight."""
+    views, weights = [], []
+    for t in range(len(samples)):
+        here = slice(max(0, t - w + 1), t + 1)
+        means, deviations, enough = [], [], []
+        for feature in range(samples.shape[1]):
+            values = samples[here, feature][present[here, feature] > 0]
+            means.append(values.mean() if len(values) else 0.0)
+            spread = values.std() if len(values) else 0.0
+            deviations.append(np.sqrt(spread**2 + 1e-6))
+            enough.append(float(2 * len(values) >= w))
+        views.append(np.array([*means, *deviations]) * np.sqrt(w))
+        weights.append([*enough, *enough])
+    return np.array(views), np.array(weights)
+
+
+@given(seed=st.integers(0, 2**16), size=st.integers(1, 30))
+@settings(max_examples=20, deadline=None)
+@torch.no_grad()
+def test_moments_are_those_of_the_measured_values_of_the_last_frames(seed: int, size: int) -> None:
+    moments = Moments(FEATURES, (2, 4))
+    samples, present = absences(frames(2, 60, seed), seed)
+    state, found = torch.zeros(2, moments.state_size), []
+    for start in range(0, 60, size):
+        here, history = slice(start, start + size), History(state)
+        found.append(moments(samples[:, here], present[:, here], history))
+        state = history.next()
+    for scale, w in enumerate((4, 16)):
+        view, weight = (torch.cat([part[scale][i] for part in found], 1) for i in range(2))
+        for stream in range(2):
+            wanted = moments_directly(
+                samples[stream].double().numpy(), present[stream].double().numpy(), w
+            )
+            np.testing.assert_allclose(view[stream], wanted[0], atol=1e-3)
+            np.testing.assert_array_equal(weight[stream], wanted[1])
+
+
+def bank(k: int = 25, d: int = 6, neighbours: int = 3) -> Bank:
+    rng = np.random.default_rng(1)
+    made = Bank(k, d, neighbours)
+    made.get_buffer("members").copy_(torch.from_numpy(rng.standard_normal((k, d))))
+    return made
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@torch.no_grad()
+def test_the_distance_is_the_mean_over_the_nearest_of_the_mean_square_over_what_counts(
+    weighted: bool,
+) -> None:
+    made, rng = bank(), np.random.default_rng(2)
+    view = rng.standard_normal((4, 9, 6))
+    weight = (rng.random((4, 9, 6)) < 0.6).astype(np.float64) if weighted else np.ones((4, 9, 6))
+    members = made.get_buffer("members").double().numpy()
+    squares = weight[:, :, None] * (view[:, :, None] - members) ** 2  # (b, t, k, d)
+    each = squares.sum(-1) / np.maximum(weight.sum(-1), 1.0)[:, :, None]
+    wanted = np.sort(each, axis=-1)[:, :, :3].mean(-1)
+    given_weight = torch.from_numpy(weight).float() if weighted else None
+    found = made.distance(torch.from_numpy(view).float(), given_weight)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_member_of_the_bank_scores_lowest_and_a_deviation_the_higher_the_larger() -> None:
-    model = scorer()
-    known = model.bank_window.reshape(-1, 32, CHANNELS)[:1]
-    scores = [float(model(known + 10.0**power)[1]) for power in range(5)]
-    assert 0.0 <= float(model(known)[1]) <= scores[0]
-    assert scores == sorted(scores)
-    assert scores[-1] - scores[-2] > 4.0  # still growing, by log(100)
+def test_dimensions_of_no_weight_do_not_matter_and_where_none_counts_nothing_is_strange() -> None:
+    made, view = bank(), torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0]).expand(1, 5, 6)
+    other = view + 100.0 * (1.0 - weight)
+    torch.testing.assert_close(made(view, weight), made(other, weight))
+    assert made(view, torch.zeros_like(weight)).abs().max() == 0.0
 
 
 @torch.no_grad()
-def test_a_window_scores_the_same_in_any_batch() -> None:
-    model, batch = scorer(), windows(9, 32, seed=6)
-    alone = torch.cat([model(window[None])[1] for window in batch])
-    torch.testing.assert_close(model(batch)[1], alone, atol=1e-5, rtol=1e-5)
+def test_a_member_of_the_bank_is_least_strange_and_a_deviation_the_more_so_the_larger() -> None:
+    made = bank(neighbours=1)
+    known = made.get_buffer("members")[:1]
+    strange = [float(made(known + 10.0**power)) for power in range(-1, 5)]
+    assert 0.0 <= float(made(known)) <= strange[0]
+    assert strange == sorted(strange)
+    assert 4.0 < strange[-1] - strange[-2] < 5.0  # still growing, by log(100)
 
 
 @torch.no_grad()
-def test_the_scale_ignores_bank_members_that_overlap_a_probe() -> None:
-    config = AnomalyConfig(width=8, embedding=16, bank_windows=40)
-    normal = windows(40, 32)
-    aware, unaware = (build_scorer(config, CHANNELS, 40) for _ in range(2))
-    aware.fill_bank(normal, normal, torch.eye(40, dtype=torch.bool))
-    unaware.fill_bank(normal, normal, torch.zeros(40, 40, dtype=torch.bool))
-    assert float(aware.scale_window) > 1.2 * float(unaware.scale_window)
+def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() -> None:
+    model = SCORERS[3]
+    other = stretch(400, seed=9)
+    samples, present = torch.from_numpy(other.samples)[None], torch.from_numpy(other.present)[None]
+    views, _ = model.views(samples, present, torch.zeros(1, model.state_size))
+    for each, (view, weight) in zip(model.banks, views, strict=True):
+        within = each(view, weight)[0, 17:] <= np.log(2.0)
+        assert 0.7 < float(within.float().mean()) < 0.99
 
 
-def test_the_graph_exports_with_a_free_batch_and_onnx_runtime_agrees(tmp_path: Path) -> None:
+@torch.no_grad()
+def test_banks_and_scores_of_what_was_held_out_do_not_meet() -> None:
+    config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
+    models = [build_scorer(config, FEATURES, 2, BANK) for _ in range(2)]
+    both = [stretch(400, held_out=100), stretch(400, held_out=100)]
+    both[1].samples[300:] = 7.0
+    for model, each in zip(models, both, strict=True):
+        fill_banks(model, [each], seed=3)
+    first, second = (model.state_dict() for model in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    found = held_out_scores(models[0], both[0])
+    whole = in_chunks(
+        models[0], torch.from_numpy(both[0].samples)[None],
+        torch.from_numpy(both[0].present)[None], [400],
+    )  # fmt: skip
+    np.testing.assert_allclose(found, whole[1][0, 300:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_fewer_normal_frames_than_members_fill_a_bank_by_repetition() -> None:
+    model = build_scorer(AnomalyConfig(width=WIDTH, embedding=EMBEDDING), FEATURES, 1, BANK)
+    fill_banks(model, [stretch(30)], seed=0)
+    for each in model.banks:
+        assert len(np.unique(each.get_buffer("members").numpy(), axis=0)) <= 30
+        assert torch.isfinite(each.get_buffer("scale"))
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 6])
+def test_the_state_holds_what_each_layer_needs_and_no_more(blocks: int) -> None:
+    model = build_scorer(AnomalyConfig(width=WIDTH, embedding=EMBEDDING), FEATURES, blocks, BANK)
+    stem, stack = 2 * 2 * FEATURES, 2 * WIDTH * (2**blocks - 1)
+    moments = 3 * FEATURES * (2 ** (blocks + 1) - 1)
+    assert model.state_size == stem + stack + moments
+    state = model(frames(2, 5), torch.ones(2, 5, FEATURES), torch.zeros(2, model.state_size))[2]
+    assert state.shape == (2, model.state_size)
+
+
+def test_with_the_default_width_a_streams_state_is_some_kilobytes_however_many_blocks() -> None:
+    for features, most in ((1, 20_000), (8, 32_000)):
+        assert 4 * build_scorer(AnomalyConfig(), features, 6, 3).state_size < most
+
+
+def test_the_graph_has_free_batch_and_rows_and_onnx_runtime_agrees_in_any_chunking() -> None:
     pytest.importorskip("onnxscript")
-    import onnxruntime
+    from limpet.contracts.tensors import TensorSpec
+    from limpet.export.graph import to_onnx
 
-    model = scorer()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own
-        torch.onnx.export(
-            model,
-            (windows(2, 32),),
-            str(tmp_path / "model.onnx"),
-            dynamo=True,
-            opset_version=18,
-            input_names=["window"],
-            output_names=["embedding", "score"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            verbose=False,
-        )
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for b in (1, 7):
-        x = windows(b, 32, seed=b)
-        embedding, score = session.run(["embedding", "score"], {"window": x.numpy()})
-        with torch.no_grad():
-            want_embedding, want_score = model(x)
-        np.testing.assert_allclose(embedding, want_embedding.numpy(), atol=1e-5)
-        np.testing.assert_allclose(score, want_score.numpy(), atol=1e-4)
+    model = SCORERS[3]
+
+    def tensor(name: str, *shape: int | str) -> TensorSpec:
+        return TensorSpec(name=name, dtype="float32", shape=["batch", *shape])
+
+    graph = to_onnx(
+        model,
+        [
+            tensor("samples", "rows", FEATURES),
+            tensor("present", "rows", FEATURES),
+            tensor("state", model.state_size),
+        ],
+        [
+            tensor("embedding", "rows", EMBEDDING),
+            tensor("score", "rows"),
+            tensor("next_state", model.state_size),
+        ],
+    )
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    for streams, sizes in ((1, [1]), (1, [64]), (3, [1, 2, 5]), (7, [40, 3])):
+        samples, present = absences(frames(streams, 64, streams), streams)
+        wanted = in_chunks(model, samples, present, [64])
+        state = np.zeros((streams, model.state_size), np.float32)
+        parts, start = [], 0
+        for size in itertools.cycle(sizes):
+            if start >= 64:
+                break
+            here = slice(start, start + size)
+            feed = {"samples": samples[:, here].numpy(), "present": present[:, here].numpy()}
+            embedding, score, state = session.run(None, {**feed, "state": state})
+            parts.append((embedding, score))
+            start += size
+        for number in range(2):
+            found = np.concatenate([part[number] for part in parts], axis=1)
+            np.testing.assert_allclose(found, wanted[number], atol=1e-4)
+        np.testing.assert_allclose(state, wanted[2], atol=1e-4)
