@@ -30,6 +30,7 @@ from limpet.contracts.bundle import (
 )
 from limpet.contracts.errors import BundleError, UsageError
 from limpet.contracts.manifest import encode_manifest
+from limpet.contracts.signal_steps import BandEnergies, HoldLast
 from limpet.contracts.tensors import Array
 from tests.bundles import (
     anomaly_bundle,
@@ -190,6 +191,18 @@ def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+INPUTS_WANTED = (
+    "do not fit a streaming anomaly model, "
+    "wanted float32 ['batch', 'rows', 2]; ['batch', 'rows', 2]; ['batch', 'size']"
+)
+OUTPUTS_WANTED = (
+    "do not fit a streaming anomaly model, "
+    "wanted float32 ['batch', 'rows', 'size']; ['batch', 'rows']; ['batch', 'size']"
+)
+BANDS = {"type": "band_energies", "frame_rows": 8, "hop_rows": 4, "bands": 2}
+NO_BANDS = {**BANDS, "bands": 0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -198,29 +211,54 @@ def put(*path: str | int, value: object) -> Callable[[dict[str, Any]], None]:
         (put("schema_version", value=2), "has schema version 2, this limpet reads 1"),
         (put("inputs", value=[]), "needs at least one input and one output"),
         (put("outputs", value=[]), "needs at least one input and one output"),
-        (put("inputs", 0, "shape", value=["batch", 9, 2]), "do not fit the preprocessing"),
-        (put("inputs", 0, "shape", value=["batch", 8, 3]), "do not fit the preprocessing"),
-        (put("inputs", 0, "shape", value=[4, 8, 2]), "do not fit the preprocessing"),
-        (put("inputs", 0, "dtype", value="float16"), "do not fit the preprocessing"),
+        *(
+            (put("inputs", i, "shape", value=shape), INPUTS_WANTED)
+            for i in (0, 1)
+            for shape in (["batch", 8, 2], ["batch", "rows", 3], [4, "rows", 2], ["batch", 2])
+        ),
+        (put("inputs", 1, "shape", value=["batch", "frames", 2]), INPUTS_WANTED),
+        (put("inputs", 2, "shape", value=["batch", "size"]), INPUTS_WANTED),
+        (put("inputs", 2, "shape", value=["batch", 1, 2]), INPUTS_WANTED),
+        (put("inputs", 2, "shape", value=[2]), INPUTS_WANTED),
+        (put("inputs", 0, "dtype", value="float16"), INPUTS_WANTED),
+        (put("inputs", 1, "dtype", value="bool"), INPUTS_WANTED),
+        (put("inputs", 2, "dtype", value="float64"), INPUTS_WANTED),
+        (lambda m: m["inputs"].pop(), INPUTS_WANTED),
+        (lambda m: m["inputs"].append(m["inputs"][0]), INPUTS_WANTED),
         (put("inputs", 0, "name", value="x"), "golden.npz inputs: tensor 'x' is missing"),
-        (put("outputs", 1, "shape", value=["batch", 1]), "names no score of shape [batch]"),
-        (put("outputs", 0, "shape", value=["batch", 3]), "tensor 'embedding' has shape [5, 2]"),
-        (put("outputs", 0, "dtype", value="float64"), "'embedding' is float32, wanted float64"),
+        (put("outputs", 0, "shape", value=["batch", 2]), OUTPUTS_WANTED),
+        (put("outputs", 0, "shape", value=["batch", "rows", "size"]), OUTPUTS_WANTED),
+        (put("outputs", 1, "shape", value=["batch", "rows", 1]), OUTPUTS_WANTED),
+        (put("outputs", 1, "shape", value=["batch"]), OUTPUTS_WANTED),
+        (put("outputs", 1, "dtype", value="float64"), OUTPUTS_WANTED),
+        (put("outputs", 2, "shape", value=["batch", "rows"]), OUTPUTS_WANTED),
+        (lambda m: m["outputs"].reverse(), OUTPUTS_WANTED),
+        (lambda m: m["outputs"].pop(), OUTPUTS_WANTED),
+        (put("outputs", 2, "shape", value=["batch", 3]), "wanted one size"),
+        (
+            put("outputs", 0, "shape", value=["batch", "rows", 3]),
+            "tensor 'embedding' has shape [5, 12, 2], wanted [batch, rows, 3]",
+        ),
         (put("preprocessing", value=None), "needs preprocessing"),
         (put("preprocessing", "channels", value=[]), "needs at least one channel"),
         (put("preprocessing", "channels", value=["a", "a"]), "wanted names that differ"),
         (put("preprocessing", "rate_hz", value=0.0), "and a rate above 0"),
-        (put("preprocessing", "steps", value=[]), "must end with a window"),
+        (put("preprocessing", "steps", value=[]), "must end with a look_back"),
         (put("preprocessing", "steps", 0, "max_rows", value=-1), "hold_last.max_rows >= 0"),
         (put("preprocessing", "steps", 1, "scale", value=[1.0, 0.0]), "2 positive scales"),
         (put("preprocessing", "steps", 1, "mean", value=[0.0]), "2 positive scales"),
         (put("preprocessing", "steps", 2, "limit", value=0.0), "clip.limit is 0, wanted > 0"),
-        (put("preprocessing", "steps", 3, "rows", value=0), "a window of at least one row"),
-        (put("preprocessing", "steps", 3, "hop", value=0), "a window of at least one row"),
+        (put("preprocessing", "steps", 3, "frames", value=0), "look_back of at least one frame"),
+        (lambda m: m["preprocessing"]["steps"].pop(), "must end with a look_back"),
+        (lambda m: m["preprocessing"]["steps"].insert(1, NO_BANDS), "wanted a hop of 1 to 8 rows"),
+        (lambda m: m["preprocessing"]["steps"].insert(1, BANDS), "4 positive scales"),
         (put("calibration", value=None), "needs a threshold"),
         (put("calibration", "release_threshold", value=3.5), "needs a threshold"),
-        (put("decoding", value=None), "decoding names no score"),
-        (put("decoding", "score", value="distance"), "decoding names no score"),
+        (put("decoding", value=None), "decoding does not name the outputs embedding, score, next"),
+        *(
+            (put("decoding", name, value="distance"), "does not name the outputs embedding, score,")
+            for name in ("embedding", "score", "next_state")
+        ),
     ],
 )
 def test_a_sealed_manifest_that_contradicts_itself_is_refused(
@@ -259,7 +297,7 @@ def test_golden_data_that_is_none_is_refused_though_sealed(bundle: Bundle, conte
 
 def test_golden_data_with_python_objects_is_refused(bundle: Bundle) -> None:
     arrays = golden_arrays(bundle)
-    arrays["inputs/window"] = np.array([{"a": 1}], object)
+    arrays["inputs/samples"] = np.array([{"a": 1}], object)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     change_file(bundle, GOLDEN, buffer.getvalue())
@@ -282,10 +320,14 @@ def test_sealed_golden_data_damaged_anywhere_never_ends_in_another_error(bundle:
 @pytest.mark.parametrize(
     ("key", "array", "message"),
     [
-        ("inputs/window", np.zeros((5, 7, 2), np.float32), "wanted [batch, 8, 2]"),
-        ("inputs/window", np.zeros((5, 8, 2)), "is float64, wanted float32"),
+        ("inputs/samples", np.zeros((5, 12, 3), np.float32), "wanted [batch, rows, 2]"),
+        ("inputs/samples", np.zeros((5, 12, 2)), "is float64, wanted float32"),
+        ("inputs/present", np.zeros((5, 11, 2), np.float32), "wanted [batch, rows, 2] with"),
+        ("inputs/state", np.zeros((5, 3), np.float32), "has shape [5, 3], wanted [batch, 2]"),
+        ("inputs/state", np.zeros((4, 2), np.float32), "has shape [4, 2], wanted [batch, 2]"),
         ("inputs/other", np.zeros(1, np.float32), "unknown tensor 'other'"),
-        ("outputs/score", np.zeros((5, 1), np.float32), "has shape [5, 1], wanted [batch]"),
+        ("outputs/score", np.zeros(5, np.float32), "has shape [5], wanted [batch, rows]"),
+        ("outputs/next_state", np.zeros((5, 3), np.float32), "wanted [batch, 2]"),
         ("tolerances/score", np.zeros(2), "is not valid golden data"),
         ("tolerances/score", np.array(np.inf), "wanted finite ones among"),
         ("tolerances/scor", np.array(1.0), "wanted finite ones among"),
@@ -306,7 +348,14 @@ def test_golden_data_that_does_not_fit_the_manifest_is_refused(
     assert message in error.message
 
 
-@pytest.mark.parametrize("key", ["inputs/window", "outputs/score", "signal/rows", "signal/scores"])
+GOLDEN_KEYS = [
+    *("inputs/samples", "inputs/present", "inputs/state"),
+    *("outputs/embedding", "outputs/score", "outputs/next_state"),
+    *("signal/rows", "signal/scores"),
+]
+
+
+@pytest.mark.parametrize("key", GOLDEN_KEYS)
 def test_golden_data_that_lacks_an_array_is_refused(bundle: Bundle, key: str) -> None:
     arrays = golden_arrays(bundle)
     del arrays[key]
@@ -321,6 +370,15 @@ def test_golden_data_of_no_rows_proves_nothing_and_is_refused(bundle: Bundle) ->
     }
     change_file(bundle, GOLDEN, npz(**arrays))
     assert "holds empty arrays" in refusal(bundle.path).message
+
+
+def test_a_model_of_bands_has_as_many_features_as_they_are(tmp_path: Path) -> None:
+    steps = [HoldLast(max_rows=1), BandEnergies(frame_rows=16, hop_rows=4, bands=3)]
+    bundle = anomaly_bundle(tmp_path / "bearing", steps=steps, look_back=2, memory=0.5)
+    assert read_bundle(bundle.path) == bundle
+    assert bundle.manifest.inputs[0].describe() == "samples float32 [batch, rows, 6]"
+    change_manifest(bundle, put("preprocessing", "steps", 1, "bands", value=2))
+    assert "wanted float32 ['batch', 'rows', 4]" in refusal(bundle.path).message
 
 
 def test_a_model_of_another_kind_needs_no_preprocessing(tmp_path: Path) -> None:

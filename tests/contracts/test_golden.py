@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from limpet.contracts.bundle import GOLDEN
 from limpet.contracts.errors import TensorError
 from limpet.contracts.golden import Golden, Parity, check_golden, read_golden
+from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.tensors import Tensors
 from tests.bundles import anomaly_bundle, anomaly_golden, anomaly_manifest, tiny_scorer
 
@@ -33,6 +35,7 @@ def test_what_training_computed_passes_its_own_check(golden: Golden) -> None:
     assert measured(parity) == {
         "embedding cosine": (pytest.approx(1.0), True),
         "score": (0.0, True),
+        "next_state": (0.0, True),
         "signal score": (0.0, True),
         "alert flips": (0.0, True),
     }
@@ -67,7 +70,7 @@ def test_a_score_that_drifts_past_its_bound_fails(golden: Golden) -> None:
 def test_an_embedding_that_turns_fails(golden: Golden) -> None:
     def turned(inputs: Tensors) -> Tensors:
         outputs = tiny_scorer(inputs)
-        return {**outputs, "embedding": outputs["embedding"][:, ::-1].copy()}
+        return {**outputs, "embedding": outputs["embedding"][..., ::-1].copy()}
 
     found = measured(check_golden(golden, MANIFEST, turned))
     assert found["embedding cosine"][1] is False
@@ -116,6 +119,55 @@ def test_embeddings_of_zero_length_point_alike_only_if_both_are(golden: Golden) 
     assert check_golden(dataclasses.replace(golden, outputs=zeros), MANIFEST, zero).passed
 
 
+def test_a_state_that_drifts_past_its_bound_fails(golden: Golden) -> None:
+    def drifted(inputs: Tensors) -> Tensors:
+        outputs = tiny_scorer(inputs)
+        return {**outputs, "next_state": outputs["next_state"] + np.float32(1e-3)}
+
+    found = measured(check_golden(golden, MANIFEST, drifted))
+    assert found["next_state"] == (pytest.approx(1e-3, rel=1e-2), False)
+    assert found["score"][1] is True
+
+
+@pytest.mark.parametrize("name", ["state", "present"])
+def test_an_engine_that_ignores_what_the_model_takes_fails(tmp_path: Path, name: str) -> None:
+    def whole(inputs: Tensors) -> Tensors:
+        outputs = tiny_scorer(inputs, memory=0.5)
+        return {**outputs, "score": outputs["score"] + inputs["present"].mean(axis=2)}
+
+    def forgetful(inputs: Tensors) -> Tensors:
+        return whole({**inputs, name: np.zeros_like(inputs[name])})
+
+    golden = anomaly_golden(MANIFEST)
+    rows = golden.signal_rows
+    assert rows is not None
+    golden = dataclasses.replace(
+        golden,
+        outputs=whole(golden.inputs),
+        signal_scores=SignalScorer(MANIFEST, whole).push(rows).scores,
+    )
+    assert check_golden(golden, MANIFEST, whole).passed
+    found = measured(check_golden(golden, MANIFEST, forgetful))
+    assert found["score"][1] is False
+
+
+def test_a_stream_scored_otherwise_is_noticed_though_the_graph_is_right(golden: Golden) -> None:
+    assert golden.signal_rows is not None
+    run = functools.partial(tiny_scorer, memory=0.5)
+    wanted = SignalScorer(MANIFEST, run).push(golden.signal_rows).scores
+    remembered = dataclasses.replace(golden, outputs=run(golden.inputs), signal_scores=wanted)
+    assert check_golden(remembered, MANIFEST, run).passed
+
+    def otherwise(inputs: Tensors) -> Tensors:
+        if len(inputs["samples"]) == 1:  # a stream
+            inputs = {**inputs, "samples": inputs["samples"] * np.float32(1.001)}
+        return run(inputs)
+
+    found = measured(check_golden(remembered, MANIFEST, otherwise))
+    assert found["score"][1] is True
+    assert found["signal score"][1] is False
+
+
 def test_rows_scored_where_training_scored_none_fail(golden: Golden) -> None:
     assert golden.signal_scores is not None
     fewer = golden.signal_scores.copy()
@@ -126,7 +178,7 @@ def test_rows_scored_where_training_scored_none_fail(golden: Golden) -> None:
 
 def test_outputs_of_another_shape_are_refused_by_name(golden: Golden) -> None:
     def flat(inputs: Tensors) -> Tensors:
-        return {**tiny_scorer(inputs), "score": np.zeros((5, 1), np.float32)}
+        return {**tiny_scorer(inputs), "score": np.zeros(5, np.float32)}
 
     with pytest.raises(TensorError, match="the engine's outputs: tensor 'score' has shape"):
         check_golden(golden, MANIFEST, flat)

@@ -9,6 +9,7 @@ import pytest
 
 from limpet.contracts.errors import BundleError
 from limpet.contracts.manifest import SCHEMA_VERSION, decode_manifest, encode_manifest, is_sealed
+from limpet.contracts.signal_steps import LookBack
 from tests.bundles import anomaly_manifest
 
 WHERE = "model/manifest.json"
@@ -72,7 +73,7 @@ def put(data: Any, path: str, value: object) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         data = data[int(parent) if parent.isdigit() else parent]
-    data[last] = value
+    data[int(last) if last.isdigit() else last] = value
 
 
 @pytest.mark.parametrize(
@@ -82,8 +83,11 @@ def put(data: Any, path: str, value: object) -> None:
         ("surprise", 1, "unknown field `surprise`"),
         ("opset", "18", "Expected `int`, got `str` - at `$.opset`"),
         ("inputs.0.shape", [1.5], "Expected `int | str`, got `float`"),
-        ("inputs.0.dtype", "object", "tensor 'window': dtype 'object' is not one of"),
+        ("inputs.0.dtype", "object", "tensor 'samples': dtype 'object' is not one of"),
         ("inputs.0.shape", [0], "axis 0 has size 0"),
+        ("preprocessing.steps.3", {"type": "look_back"}, "missing required field `frames`"),
+        ("preprocessing.steps.3", {"type": "window", "rows": 8}, "Invalid value 'window'"),
+        ("decoding.state", "state", "unknown field `state`"),
         ("preprocessing.type", "pixels", "Invalid value 'pixels' - at `$.preprocessing.type`"),
         ("preprocessing.steps", [{"type": "median"}], "Invalid value 'median'"),
         ("provenance.metrics", {"auroc": "high"}, "Expected `float`, got `str`"),
@@ -104,6 +108,10 @@ def test_a_missing_field_is_named(field: str) -> None:
     del data[field]
     with pytest.raises(BundleError, match=f"missing required field `{field}`"):
         decode_manifest(msgspec.json.encode(data), WHERE)
+
+
+def test_what_a_score_looks_back_on_is_the_chains_last_step() -> None:
+    assert anomaly_manifest(look_back=5).signal().look_back == LookBack(frames=5)
 
 
 def test_a_model_that_scores_no_streams_says_so() -> None:

@@ -26,7 +26,7 @@ from limpet.contracts.messages import (
     TensorHeader,
     TensorMessage,
 )
-from limpet.contracts.signals import RowState
+from limpet.contracts.signals import LAST_SCORED, RowState
 from limpet.contracts.tensors import DTYPES, TensorSpec
 from limpet.contracts.wire import MAX_REPLY_HEADER_BYTES, MAX_REQUEST_HEADER_BYTES
 from limpet.runtime.config import ServerSection
@@ -175,7 +175,7 @@ def test_the_specification_lists_the_element_types() -> None:
 
 def test_the_specification_lists_row_states_and_which_are_scored() -> None:
     assert [tuple(row[:3]) for row in table("Row states")] == [
-        (str(state.value), state.name, "yes" if state <= RowState.FILLED else "no")
+        (str(state.value), state.name, "yes" if state <= LAST_SCORED else "no")
         for state in RowState
     ]
 

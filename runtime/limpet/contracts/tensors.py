@@ -63,7 +63,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise TensorError(f"tensor {self.name!r}: axis {axis} has size {size}, wanted >= 1")
 
     def describe(self) -> str:
-        """`window float32 [batch, 64, 8]`, for messages."""
+        """`rows float32 [batch, 64, 8]`, for messages."""
         return f"{self.name} {self.dtype} [{', '.join(map(str, self.shape))}]"
 
 

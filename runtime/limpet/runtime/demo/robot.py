@@ -68,19 +68,19 @@ class Stopped:
 def ask_steadily(
     robot: RobotClient, rows: dict[str, NDArray[np.float32]], stopped: Stopped
 ) -> RobotReport:
-    """Asks for embeddings of windows of `rows`, one model after the other, until told to stop."""
+    """Asks for embeddings of stretches of `rows`, one model after the other, until told to stop."""
     models = [model for model in robot.hello().models if model.name in rows]
     latencies_s: list[float] = []
     stale = failed = late = 0
     robot.sync_clock()
     next_s = time.monotonic()
     for number, model in zip(count(), cycle(models)):
-        window = _window(model, rows[model.name], number)
+        stretch = _stretch(model, rows[model.name], number)
         began_s = time.monotonic()
         try:
             robot.infer(
                 model.name,
-                {model.inputs[0].name: window},
+                {model.inputs[0].name: stretch},
                 capture_time_ns=time.time_ns(),
                 max_age_s=MAX_AGE_S,
                 timeout_s=TIMEOUT_S,
@@ -115,10 +115,10 @@ def ask_steadily(
     )
 
 
-def _window(model: ModelInfo, rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
-    """A window of the recording, another one at each call. (1, w, c)"""
+def _stretch(model: ModelInfo, rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+    """A stretch of the recording, another one at each call. (1, n, c)"""
     length = model.inputs[0].shape[1]
-    assert isinstance(length, int), "an anomaly encoder has windows of one length"
+    assert isinstance(length, int), "an anomaly encoder takes stretches of one length"
     start = number % (len(rows) - length + 1)
     return rows[None, start : start + length]
 
