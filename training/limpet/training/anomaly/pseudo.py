@@ -149,13 +149,15 @@ class PseudoAnomalies:
         toward = inject(normal, self._windows, rng, weakest=2.0, strongest=4.0) - normal
         delta = np.exp(rng.uniform(np.log(nearest), np.log(farthest), (b, 1)))
         target = self.normal_errors * (1.0 + torch.from_numpy(delta).float())  # (b, f)
-        start, direction = torch.from_numpy(normal), torch.from_numpy(toward)
-        moves = (direction.abs().amax(1) > 1e-6) & self._continuous  # (b, f)
+        # Flips come first: the errors of the features that move depend on them.
+        continuous = self._continuous.numpy()
+        flipped = np.where(continuous, normal, self._flip(normal, np.abs(toward) > 1e-6, rng))
+        start = torch.from_numpy(flipped)
+        direction = torch.from_numpy(np.where(continuous, toward, np.float32(0.0)))
+        moves = direction.abs().amax(1) > 1e-6  # (b, f)
         length, errors = self._search(start, direction, target, moves)
-        moved = (start + length[:, None] * direction).clamp(-self._clip, self._clip).numpy()
+        windows = (start + length[:, None] * direction).clamp(-self._clip, self._clip).numpy()
         reached = (moves & (length > 0) & (length < FARTHEST)).numpy()
-        flipped = self._flip(normal, np.abs(toward) > 1e-6, rng)
-        windows = np.where(self._continuous.numpy(), moved, flipped).astype(np.float32)
         return windows, Achieved(target.numpy()[reached], errors.numpy()[reached])
 
     @torch.no_grad()
