@@ -82,7 +82,7 @@ def test_a_bare_install_serves_a_bundle(bare_venv: Path, tmp_path: Path) -> None
         assert server.stdout is not None
         _, endpoint = server.stdout.readline().split()
         with RobotClient(endpoint) as robot:
-            answer = robot.infer("pump", {"window": np.ones((1, 8, 2), np.float32)}, timeout_s=10)
+            answer = robot.infer("pump", {"rows": np.ones((1, 8, 2), np.float32)}, timeout_s=10)
         assert answer.outputs["score"] == [1.0]
     finally:
         server.terminate()

@@ -26,7 +26,7 @@ from tests.bundles import anomaly_bundle, identity_bundle
 
 CHANNELS = ["speed", "current"]
 WARM_UP_ROWS = 7
-"""Of `anomaly_bundle` as it comes: a window of eight rows."""
+"""Of `anomaly_bundle` as it comes: a score looks back on eight rows."""
 QUICK = DetectorConfig(open_after_rows=2, close_after_rows=3, update_every_rows=5)
 PATIENCE_S = 20.0
 """Longest wait for what must happen; far more than it takes."""

@@ -338,12 +338,40 @@ def test_inputs_that_do_not_fit_are_refused_and_the_next_ones_served(
     assert value_of(robot.infer("identity", x(3.0))) == 3.0
 
 
-def test_a_window_with_nan_is_refused_and_not_scored(robot: RobotClient) -> None:
-    window = np.ones((1, 8, 2), np.float32)
-    window[0, 3, 1] = np.nan
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_with_a_value_missing_are_refused_and_not_scored(
+    robot: RobotClient, value: float
+) -> None:
+    rows = np.ones((1, 8, 2), np.float32)
+    rows[0, 3, 1] = value
     with pytest.raises(RejectedError, match="NaN or infinite values") as caught:
-        robot.infer("tiny-anomaly", {"window": window})
+        robot.infer("tiny-anomaly", {"rows": rows})
     assert caught.value.code == "bad_input"
+
+
+def test_rows_up_to_a_first_score_get_the_score_that_a_stream_of_them_would(
+    robot: RobotClient,
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(5, 8, 2)).astype(np.float32)
+    answer = robot.infer("tiny-anomaly", {"rows": rows})
+    assert list(answer.outputs) == ["embedding", "score"]
+    np.testing.assert_array_equal(answer.outputs["embedding"], rows[:, -1])
+    np.testing.assert_allclose(answer.outputs["score"], np.abs(rows[:, -1]).mean(axis=1), rtol=1e-6)
+
+
+def test_a_client_is_told_which_rows_a_model_that_scores_streams_takes(robot: RobotClient) -> None:
+    (model,) = (m for m in robot.hello().models if m.kind == "anomaly")
+    assert [spec.describe() for spec in model.inputs] == ["rows float32 [batch, 8, 2]"]
+    assert [spec.describe() for spec in model.outputs] == [
+        "embedding float32 [batch, 2]",
+        "score float32 [batch]",
+    ]
+    assert model.channels == ["speed", "current"]
+    for rows in (np.ones((1, 7, 2), np.float32), np.ones((1, 8, 3), np.float32)):
+        with pytest.raises(RejectedError, match=r"wanted \[batch, 8, 2\]"):
+            robot.infer("tiny-anomaly", {"rows": rows})
+    with pytest.raises(RejectedError, match="tensor 'rows' is missing, found"):
+        robot.infer("tiny-anomaly", {"samples": np.ones((1, 8, 2), np.float32)})
 
 
 def test_an_engine_that_fails_is_a_failed_error(robot: RobotClient, engine: ObedientEngine) -> None:

@@ -32,7 +32,7 @@ from tests.runtime.serving import (
     serving,
 )
 
-SCORED, FILLED, WARMING_UP, HOLE, REPEATED, LATE = RowState
+SCORED, FILLED, PARTIAL, WARMING_UP, HOLE, REPEATED, LATE = RowState
 MODEL = "tiny-anomaly"
 Floats = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def joined(parts: Sequence[ScoredRows], rows: int) -> tuple[NDArray[np.float32],
     order = np.argsort(sequence)
     scores = np.concatenate([p.scores for p in parts])[order]
     states = np.concatenate([p.states for p in parts])[order]
-    np.testing.assert_array_equal(np.isnan(scores), states > FILLED)
+    np.testing.assert_array_equal(np.isnan(scores), states > PARTIAL)
     return scores, states
 
 

@@ -67,7 +67,7 @@ def check_served(robot: RobotClient, times: int = 20) -> None:
 
 def tell(connection: Connection, value: float = 1.0, model: str = "identity") -> int:
     request = Infer(id=connection.next_id(), model=model)
-    inputs = x(value) if model == "identity" else {"window": np.full((1, 8, 2), 1.0, np.float32)}
+    inputs = x(value) if model == "identity" else {"rows": np.full((1, 8, 2), 1.0, np.float32)}
     connection.send(request, inputs, time.monotonic() + PATIENCE_S)
     return request.id
 

@@ -16,19 +16,20 @@ from scipy.io import savemat
 
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.scores_file import read_scores
+from limpet.contracts.signal_steps import BandEnergies, HoldLast
 from tests.bundles import MAX_FILL_ROWS, anomaly_bundle, identity_bundle
 from tests.command_line import limpet
 
 Capture = pytest.CaptureFixture[str]
 Rows = NDArray[np.float64]
 
-WINDOW = 8
-WARM_UP = WINDOW - 1
+LOOK_BACK = 8
+WARM_UP = LOOK_BACK - 1
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return anomaly_bundle(tmp_path / "pump", window=WINDOW, rate_hz=10.0)
+    return anomaly_bundle(tmp_path / "pump", look_back=LOOK_BACK, rate_hz=10.0)
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_an_array_of_another_width_is_an_error(
 def test_a_model_trained_on_numbered_columns_finds_them_by_number(
     rows: Rows, tmp_path: Path, capsys: Capture
 ) -> None:
-    bundle = anomaly_bundle(tmp_path / "pump", channels=["c0", "c2"], window=WINDOW)
+    bundle = anomaly_bundle(tmp_path / "pump", channels=["c0", "c2"], look_back=LOOK_BACK)
     np.save(tmp_path / "a.npy", np.stack([rows[:, 0], np.full(60, 1e6), rows[:, 1]], axis=1))
     out = tmp_path / "scores.npy"
     done = limpet(capsys, "predict", bundle.path, tmp_path / "a.npy", "--out", out)
@@ -150,7 +151,7 @@ def test_a_model_trained_on_numbered_columns_finds_them_by_number(
 def test_a_model_without_names_takes_a_named_array_by_position(
     rows: Rows, tmp_path: Path, capsys: Capture
 ) -> None:
-    bundle = anomaly_bundle(tmp_path / "pump", channels=["c0", "c1"], window=WINDOW)
+    bundle = anomaly_bundle(tmp_path / "pump", channels=["c0", "c1"], look_back=LOOK_BACK)
     np.savez(tmp_path / "a.npz", speed=rows[:, 0], current=rows[:, 1], flow=rows[:, 0])
     line = ["predict", bundle.path, tmp_path / "a.npz", "--out", tmp_path / "scores.npy", "--key"]
     done = limpet(capsys, *line, "speed,current")
@@ -182,7 +183,10 @@ def test_each_snapshot_of_a_folder_warms_up_anew(
     rows: Rows, tmp_path: Path, capsys: Capture
 ) -> None:
     bundle = anomaly_bundle(
-        tmp_path / "bearing", channels=["horizontal", "vertical"], window=WINDOW, rate_hz=25_600.0
+        tmp_path / "bearing",
+        channels=["horizontal", "vertical"],
+        look_back=LOOK_BACK,
+        rate_hz=25_600.0,
     )
     folder = tmp_path / "Bearing1_1"
     folder.mkdir()
@@ -247,15 +251,17 @@ def test_several_inputs_are_scored_anew_each_and_follow_each_other(
 def test_missing_values_are_states_and_every_row_still_has_its_line(
     bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
 ) -> None:
-    rows[20, 0] = np.nan
+    rows[10, 0] = np.nan
+    rows[19 : 19 + MAX_FILL_ROWS + 4, 1] = np.nan
     rows[35 : 35 + MAX_FILL_ROWS + 2] = np.nan
     source = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
     out = tmp_path / "scores.csv"
     report = limpet(capsys, "predict", bundle.path, source, "--out", out, "--json", "-").report
     states = report["inputs"][0]["states"]
     assert states == {
-        "scored": 60 - 2 * WARM_UP - WINDOW - MAX_FILL_ROWS - 2,
-        "filled": WINDOW + MAX_FILL_ROWS,
+        "scored": 60 - 2 * WARM_UP - 2 * LOOK_BACK - 2 * MAX_FILL_ROWS - 5,
+        "filled": 2 * LOOK_BACK + 2 * MAX_FILL_ROWS - 1,
+        "partial": 4,
         "warming_up": 2 * WARM_UP,
         "hole": 2,
     }
@@ -264,7 +270,7 @@ def test_missing_values_are_states_and_every_row_still_has_its_line(
     assert np.isnan(scores).sum() == states["warming_up"] + states["hole"]
 
 
-def test_a_recording_shorter_than_a_window_has_rows_but_no_scores(
+def test_a_recording_shorter_than_the_warm_up_has_rows_but_no_scores(
     bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
 ) -> None:
     source = write_csv(tmp_path / "a.csv", {"speed": rows[:3, 0], "current": rows[:3, 1]})
@@ -283,13 +289,17 @@ def test_long_recordings_are_scored_as_one_stream(
     assert_scores(read_scores(out), scores_of(rows))
 
 
-def test_between_hops_a_score_holds(rows: Rows, tmp_path: Path, capsys: Capture) -> None:
-    bundle = anomaly_bundle(tmp_path / "pump", window=WINDOW, hop=4)
+def test_between_frames_of_bands_a_score_holds(rows: Rows, tmp_path: Path, capsys: Capture) -> None:
+    steps = [HoldLast(max_rows=0), BandEnergies(frame_rows=8, hop_rows=4, bands=2)]
+    bundle = anomaly_bundle(tmp_path / "pump", steps=steps, look_back=3)
     np.save(tmp_path / "a.npy", rows)
     out = tmp_path / "scores.npy"
     limpet(capsys, "predict", bundle.path, tmp_path / "a.npy", "--out", out)
-    newest = np.arange(60) - (np.arange(60) - WARM_UP) % 4
-    assert_scores(read_scores(out)[WARM_UP:], scores_of(rows)[newest[WARM_UP:]])
+    scores = read_scores(out)
+    assert np.isnan(scores[:15]).all()
+    for start in range(15, 60, 4):
+        assert len(set(scores[start : start + 4])) == 1
+    assert len(set(scores[15:])) == 12
 
 
 @pytest.mark.parametrize(("rate_hz", "warns"), [(10.0, False), (11.0, False), (20.0, True)])
@@ -318,7 +328,7 @@ def test_the_report_has_its_documented_keys(
             "rate_hz": pytest.approx(10.0),
             "left_out": ["time (time)"],
             "warnings": [],
-            "states": {"scored": 53, "filled": 0, "warming_up": 7, "hole": 0},
+            "states": {"scored": 53, "filled": 0, "partial": 0, "warming_up": 7, "hole": 0},
             "anomalous": 10,
         }
     ]

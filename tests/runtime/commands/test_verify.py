@@ -42,7 +42,7 @@ def test_the_report_has_its_documented_keys(bundle: Bundle, capsys: Capture) -> 
     assert report["engine"] == "onnxruntime-cpu"
     assert [list(check) for check in report["checks"]] == [
         ["name", "measured", "bound", "passed"]
-    ] * 4
+    ] * 5
 
 
 def test_a_report_in_a_file_leaves_the_text_on_standard_output(

@@ -14,7 +14,7 @@ from limpet.contracts.bundle import GOLDEN, MODEL, Bundle, write_bundle
 from limpet.contracts.errors import BundleError, EngineError
 from limpet.contracts.golden import Golden, check_golden
 from limpet.contracts.manifest import SCHEMA_VERSION, Manifest
-from limpet.contracts.tensors import DTYPES, TensorSpec
+from limpet.contracts.tensors import DTYPES, Tensors, TensorSpec
 from limpet.runtime.engines import ENGINES, open_engine
 from tests.bundles import (
     OPSET,
@@ -28,8 +28,15 @@ from tests.bundles import (
 pytestmark = pytest.mark.parametrize("engine", ENGINES)
 
 
-def windows(batch: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.random.default_rng(batch).normal(size=(batch, 8, 2)).astype(np.float32)
+def frames(batch: int, rows: int = 8) -> Tensors:
+    """Inputs of `anomaly_bundle`: streams in the middle, with a value absent here and there."""
+    rng = np.random.default_rng(batch)
+    present = rng.integers(0, 2, size=(batch, rows, 2)).astype(np.float32)
+    return {
+        "samples": present * rng.normal(size=present.shape).astype(np.float32),
+        "present": present,
+        "state": rng.normal(size=(batch, 2)).astype(np.float32),
+    }
 
 
 def test_it_says_which_engine_and_device_it_is(engine: str, tmp_path: Path) -> None:
@@ -43,15 +50,30 @@ def test_it_passes_the_golden_check(engine: str, tmp_path: Path) -> None:
     assert check_golden(bundle.golden(), bundle.manifest, opened.run).passed
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, 256])
-def test_it_runs_any_batch(engine: str, tmp_path: Path, batch: int) -> None:
-    opened = open_engine(anomaly_bundle(tmp_path / "pump"), engine)
-    inputs = {"window": windows(batch)}
-    outputs = opened.run(inputs)
-    assert list(outputs) == ["embedding", "score"]
-    for name, wanted in tiny_scorer(inputs).items():
-        assert outputs[name].dtype == np.float32
-        np.testing.assert_allclose(outputs[name], wanted, rtol=1e-5)
+def test_it_runs_any_batch_of_any_length_one_after_the_other(engine: str, tmp_path: Path) -> None:
+    opened = open_engine(anomaly_bundle(tmp_path / "pump", memory=0.5), engine)
+    for batch, rows in ((1, 1), (2, 8), (1, 1), (7, 3), (1, 1024), (256, 8), (1, 2)):
+        inputs = frames(batch, rows)
+        outputs = opened.run(inputs)
+        assert list(outputs) == ["embedding", "score", "next_state"]
+        for name, wanted in tiny_scorer(inputs, memory=0.5).items():
+            assert outputs[name].dtype == np.float32
+            np.testing.assert_allclose(outputs[name], wanted, rtol=1e-5)
+
+
+def test_the_state_that_it_returned_may_be_given_to_it_again(engine: str, tmp_path: Path) -> None:
+    """Row by row as all at once, though what comes out of one run goes into the next."""
+    opened = open_engine(anomaly_bundle(tmp_path / "pump", memory=0.5), engine)
+    inputs = frames(3, rows=20)
+    state, scores = inputs["state"], []
+    for row in range(20):
+        here = {name: inputs[name][:, row : row + 1] for name in ("samples", "present")}
+        outputs = opened.run({**here, "state": state})
+        state = outputs["next_state"]
+        scores.append(outputs["score"])
+    whole = tiny_scorer(inputs, memory=0.5)
+    np.testing.assert_allclose(np.concatenate(scores, axis=1), whole["score"], rtol=1e-5)
+    np.testing.assert_array_equal(state, whole["next_state"])
 
 
 def test_what_it_returned_stays_as_it_was(engine: str, tmp_path: Path) -> None:
@@ -88,8 +110,8 @@ def test_it_gives_back_what_is_no_number(engine: str, tmp_path: Path) -> None:
 def test_a_run_that_fails_is_typed_and_leaves_it_usable(engine: str, tmp_path: Path) -> None:
     opened = open_engine(anomaly_bundle(tmp_path / "pump"), engine)
     with pytest.raises(EngineError, match="failed"):
-        opened.run({"window": np.zeros((1, 9, 3), np.float32)})
-    assert opened.run({"window": windows(1)})["score"].shape == (1,)
+        opened.run({**frames(1), "samples": np.zeros((1, 8, 3), np.float32)})
+    assert opened.run(frames(1))["score"].shape == (1, 8)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -161,7 +183,7 @@ def test_outputs_in_another_order_are_refused(engine: str, tmp_path: Path) -> No
 
 def test_threads_do_not_change_the_result(engine: str, tmp_path: Path) -> None:
     bundle = anomaly_bundle(tmp_path / "pump")
-    inputs = {"window": windows(64)}
+    inputs = frames(64)
     one, two = (open_engine(bundle, engine, threads).run(inputs) for threads in (1, 2))
     for name, array in one.items():
         np.testing.assert_allclose(array, two[name], rtol=1e-6)

@@ -111,7 +111,7 @@ def command(
 
     --json writes: bundle, name, engine, out, rows, threshold, and inputs, a list of {path, rows,
     segments, rate_hz, left_out, warnings, states, anomalous}; states counts rows as scored,
-    filled, warming_up and hole.
+    filled, partial, warming_up and hole.
     """
     from limpet.runtime.engines import open_engine
 
