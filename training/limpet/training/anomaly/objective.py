@@ -63,9 +63,11 @@ def diversity(anchor: Tensor, positive: Tensor) -> Tensor:
 
     The participation ratio of the covariance of their differences. Positives that differ in few
     directions support few, and a map may collapse the others at no loss ("The Loss Is Not Enough",
-    arXiv 2606.04280).
+    arXiv 2606.04280). 0 where none differs.
     """
     difference = _unit(positive.detach().float()) - _unit(anchor.detach().float())
+    # Of any size: fourth powers of small differences would be lost below.
+    difference = difference / difference.abs().amax().clamp_min(1e-12)
     covariance = difference.transpose(0, 1) @ difference
     share = covariance.diagonal().sum().square() / covariance.square().sum().clamp_min(1e-12)
     return share / anchor.shape[1]
