@@ -16,12 +16,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Starts `limpet serve` processes on tiny bundles; those still running end with the test."""
     servers: list[ServerProcess] = []
 
-    def start(*, server: str = "", tables: str = "") -> ServerProcess:
+    def start(*, server: str = "", tables: str = "", memory: float = 0.0) -> ServerProcess:
         folder = tmp_path / f"server-{len(servers)}"
         folder.mkdir()
         bundles = [
             identity_bundle(folder / "identity").path,
-            anomaly_bundle(folder / "anomaly").path,
+            anomaly_bundle(folder / "anomaly", memory=memory).path,
         ]
         process = ServerProcess(write_config(folder, bundles, server=server, tables=tables))
         servers.append(process)

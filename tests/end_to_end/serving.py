@@ -138,4 +138,6 @@ class ServerProcess:
 
 
 Serve = Callable[..., ServerProcess]
-"""Of the fixture `serve`: takes `server` and `tables` as `write_config` does."""
+"""Of the fixture `serve`: `server` and `tables` as of `write_config`, `memory` as of
+`anomaly_bundle`.
+"""

@@ -27,8 +27,10 @@ from limpet.runtime.sensor import SensorStream
 from tests.bundles import MAX_FILL_ROWS
 from tests.end_to_end.serving import Serve, ServerProcess
 
-SCORED, FILLED, WARMING_UP, HOLE, REPEATED, LATE = RowState
-WINDOW, CHANNELS = 8, ["speed", "current"]
+SCORED, FILLED, PARTIAL, WARMING_UP, HOLE, REPEATED, LATE = RowState
+LOOK_BACK, CHANNELS = 8, ["speed", "current"]
+MEMORY = 0.25
+"""Share of the row before in a score: a state that is lost or kept too long is seen."""
 PATIENCE_S = 30.0
 DETECTOR = """
 [[streams]]
@@ -89,7 +91,8 @@ class Expected:
     _never_came: set[int] = field(default_factory=set)
     _missing: list[int] = field(default_factory=lambda: [10**9, 10**9])  # rows since a value
     _value: list[float] = field(default_factory=lambda: [0.0, 0.0])
-    _window: list[bool] = field(default_factory=list)  # of each row in it: was anything held?
+    _recent: list[bool] = field(default_factory=list)  # looked back on: was anything missing?
+    _before: float = 0.0  # mean magnitude of the row before, which the model remembers
 
     def take(self, row: int, values: Floats) -> tuple[RowState, float]:
         """State and score of one row that arrives."""
@@ -102,7 +105,7 @@ class Expected:
                 self.counts["missing"] += gap
                 self._never_came |= set(range(self.next_row, row))
             if gap > MAX_FILL_ROWS:
-                self._missing, self._window = [10**9, 10**9], []
+                self._missing, self._recent, self._before = [10**9, 10**9], [], 0.0
             else:
                 for _ in range(gap):
                     self._measure(np.array([np.nan, np.nan]))
@@ -112,20 +115,25 @@ class Expected:
         return state, score
 
     def _measure(self, values: Floats) -> tuple[RowState, float]:
-        held = False
+        missing = False
         for channel, value in enumerate(values):
             if np.isfinite(value):
                 self._missing[channel], self._value[channel] = 0, float(value)
             else:
                 self._missing[channel] += 1
-                held = True
-        if max(self._missing) > MAX_FILL_ROWS:
-            self._window = []
+                missing = True
+        if min(self._missing) > MAX_FILL_ROWS:
+            self._recent, self._before = [], 0.0
             return HOLE, np.nan
-        self._window = [*self._window, held][-WINDOW:]
-        if len(self._window) < WINDOW:
+        present = [rows <= MAX_FILL_ROWS for rows in self._missing]
+        now = float(np.mean(np.abs(self._value) * present))
+        score, self._before = now + MEMORY * self._before, now
+        self._recent = [*self._recent, missing][-LOOK_BACK:]
+        if len(self._recent) < LOOK_BACK:
             return WARMING_UP, np.nan
-        return (FILLED if any(self._window) else SCORED), float(np.mean(np.abs(self._value)))
+        if not all(present):
+            return PARTIAL, score
+        return (FILLED if any(self._recent) else SCORED), score
 
 
 def check(node: Node, expected: Expected, sequence: int, values: Floats) -> None:
@@ -136,12 +144,12 @@ def check(node: Node, expected: Expected, sequence: int, values: Floats) -> None
     assert tensors["states"].tolist() == [state for state, _ in wanted]
     scores = np.array([score for _, score in wanted])
     np.testing.assert_allclose(tensors["scores"], scores, rtol=1e-6, atol=1e-6)
-    np.testing.assert_array_equal(np.isnan(tensors["scores"]), tensors["states"] > FILLED)
+    np.testing.assert_array_equal(np.isnan(tensors["scores"]), tensors["states"] > PARTIAL)
     assert reply.next_sequence == expected.next_row
 
 
 def calm(rng: np.random.Generator, rows: int) -> Floats:
-    """Rows that never score 3."""
+    """Rows that never score 3, with a quarter of the row before neither."""
     return rng.uniform(-2.0, 2.0, size=(rows, 2))
 
 
@@ -161,6 +169,13 @@ def values_missing(rng: np.random.Generator, node: Node, expected: Expected) -> 
 def a_channel_dead_for_a_while(rng: np.random.Generator, node: Node, expected: Expected) -> None:
     values = calm(rng, 25)
     values[5 : 5 + rng.integers(1, 15), rng.integers(2)] = np.nan
+    check(node, expected, expected.next_row, values)
+
+
+def all_channels_dead_for_a_while(rng: np.random.Generator, node: Node, expected: Expected) -> None:
+    values = calm(rng, 25)
+    for channel in range(2):  # not from the same row on, nor to the same row
+        values[rng.integers(3, 8) : rng.integers(12, 20), channel] = np.nan
     check(node, expected, expected.next_row, values)
 
 
@@ -209,6 +224,7 @@ FAULTS: list[Fault] = [
     in_good_order,
     values_missing,
     a_channel_dead_for_a_while,
+    all_channels_dead_for_a_while,
     rows_left_out,
     rows_that_come_late,
     rows_sent_again_cut_otherwise,
@@ -219,7 +235,7 @@ FAULTS: list[Fault] = [
 
 @pytest.fixture
 def server(serve: Serve) -> ServerProcess:
-    return serve(tables=DETECTOR)
+    return serve(tables=DETECTOR, memory=MEMORY)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -247,45 +263,48 @@ def test_a_bad_stream_gets_a_named_state_for_each_row_and_disturbs_no_other(
         found = {k: v for k, v in status.streams["bad"].items() if k != "state"}
         assert found == dict(expected.counts)
         assert all(expected.counts[state.name.lower()] for state in RowState)
-        assert status.streams["good"]["scored"] == 3000 - (WINDOW - 1)
+        assert status.streams["good"]["scored"] == 3000 - (LOOK_BACK - 1)
         assert status.counters["rejected.bad_input"] == met["what_is_no_sample"]
 
         scores = np.concatenate([part.scores for part in good_parts])
         wanted = np.abs(good_values).mean(axis=1)
-        np.testing.assert_allclose(scores[WINDOW - 1 :], wanted[WINDOW - 1 :], rtol=1e-5)
+        wanted[1:] += MEMORY * wanted[:-1]
+        np.testing.assert_allclose(scores[LOOK_BACK - 1 :], wanted[LOOK_BACK - 1 :], rtol=1e-5)
 
         # All of it was calm: not one of these faults may raise an alert. Then one fault is real.
         row = expected.next_row
-        check(bad, expected, row, calm(rng, WINDOW))
+        check(bad, expected, row, calm(rng, LOOK_BACK))
         loud = np.full((4, 2), 9.0)
         loud[1, 0] = np.nan
-        check(bad, expected, row + WINDOW, loud)
-        check(bad, expected, row + WINDOW + 4, calm(rng, 3))
+        check(bad, expected, row + LOOK_BACK, loud)
+        check(bad, expected, row + LOOK_BACK + 4, np.ones((4, 2)))  # the first remembers
         alerts = [e for e in feed.events(timeout_s=0.5) if isinstance(e, Alert)]
     bad.close()
     assert [(a.stream, a.event, a.row) for a in alerts] == [
-        ("bad", "open", row + WINDOW + 1),
-        ("bad", "close", row + WINDOW + 6),
+        ("bad", "open", row + LOOK_BACK + 1),
+        ("bad", "close", row + LOOK_BACK + 7),
     ]
     assert server.terminate() == 0
     assert "Traceback" not in server.log_path.read_text()
 
 
 def test_heartbeats_name_what_is_wrong_with_each_stream(server: ServerProcess) -> None:
-    # The fourth stream's own table calls it silent after 1.5 s.
+    # The last stream's own table calls it silent after 1.5 s.
     rng = np.random.default_rng(0)
-    nodes = {name: Node(server.endpoint, name) for name in ("fine", "young", "dead", "bad")}
+    names = ("fine", "young", "lame", "dead", "bad")
+    nodes = {name: Node(server.endpoint, name) for name in names}
     hello = nodes["fine"].hello()
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
         subscriber.setsockopt(zmq.SUBSCRIBE, messages.HEARTBEAT_TOPIC)
         subscriber.connect(hello.alerts[0])
         nodes["fine"].push(0, calm(rng, 20))
         nodes["young"].push(0, calm(rng, 3))
-        dead = calm(rng, 20)
-        dead[10:, 1] = np.nan
-        nodes["dead"].push(0, dead)
+        for name, channels in (("lame", slice(1, 2)), ("dead", slice(None))):
+            values = calm(rng, 20)
+            values[10:, channels] = np.nan
+            nodes[name].push(0, values)
         nodes["bad"].push(0, calm(rng, 20))
-        wanted = {"fine": "normal", "young": "warming_up", "dead": "hole"}
+        wanted = {"fine": "normal", "young": "warming_up", "lame": "partial", "dead": "hole"}
         deadline_s, seen = time.monotonic() + PATIENCE_S, []
         while not seen or seen[-1] != {**wanted, "bad": "silent"}:
             assert time.monotonic() < deadline_s, seen
