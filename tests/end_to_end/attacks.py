@@ -113,6 +113,16 @@ def wrong_shape(draw: random.Random) -> Frames:
     return infer(*draw.choice([[4], [1, 5], [1, 4, 1], [4, 1], [257, 4], []]))
 
 
+def wrong_rows(draw: random.Random) -> Frames:
+    """Rows for the model that scores streams: too few, too wide, or with a value missing."""
+    rows, columns = draw.choice([(8, 2), (8, 2), (7, 2), (9, 2), (8, 3)])
+    values = np.ones((draw.choice([1, 3]), rows, columns), np.float32)
+    if (rows, columns) == (8, 2):
+        values.flat[draw.randrange(values.size)] = draw.choice([np.nan, np.inf, -np.inf])
+    tensor = {"name": "rows", "dtype": "float32", "shape": values.shape}
+    return [header(type="infer", model="tiny-anomaly", tensors=[tensor]), values.tobytes()]
+
+
 def other_version(draw: random.Random) -> Frames:
     return infer(1, 4, v=draw.choice([0, 2, -1, 2**32, 2**64 - 1]))
 
@@ -193,11 +203,12 @@ class Kind:
 KINDS = [
     Kind(random_bytes, 120, frozenset({"malformed"})),
     Kind(truncated, 120, frozenset({"malformed"})),
-    Kind(mutated, 250, frozenset()),
+    Kind(mutated, 230, frozenset()),
     Kind(unknown_dtype, 60, frozenset({"malformed"})),
     Kind(wrong_dtype, 60, frozenset({"bad_input"})),
     Kind(impossible_shape, 60, frozenset({"malformed"})),
     Kind(wrong_shape, 60, frozenset({"bad_input"})),
+    Kind(wrong_rows, 20, frozenset({"bad_input"})),
     Kind(other_version, 40, frozenset({"version"})),
     Kind(absurd_size, 40, frozenset({"malformed"})),
     Kind(deep_msgpack, 40, frozenset({"malformed"})),
