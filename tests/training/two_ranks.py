@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from limpet.contracts.errors import DataError
-from limpet.training.anomaly.objective import contrast
+from limpet.training.anomaly.config import AnomalyConfig
+from limpet.training.anomaly.data import Stretch
+from limpet.training.anomaly.model import CausalEncoder
+from limpet.training.anomaly.objective import Batches, contrast
 from limpet.training.distributed import (
     any_rank,
     average,
@@ -33,6 +37,8 @@ from limpet.training.progress import progress
 from limpet.training.ranks import rank
 
 STEPS, BATCH, WIDTH = 8, 12, 6
+BLOCKS, FEATURES = 3, 3
+POSITIVES: tuple[Literal["near", "weights"], ...] = ("near", "weights")
 CONFIG = FitConfig(
     steps=STEPS, learning_rate=0.02, weight_decay=0.01, seed=5, warm_up_steps=2,
     checkpoint_steps=3, log_steps=1, clip_norm=0.5,
@@ -60,6 +66,26 @@ def contrastive(encoder: nn.Module, interrupt: Callable[[int], None] | None = No
         return {"loss": loss, "attraction": (anchor * positive).sum(1).mean()}
 
     return loss_of_step
+
+
+def fresh_anomaly_encoder(seed: int = 0) -> CausalEncoder:
+    """The real encoder, small."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CausalEncoder(FEATURES, BLOCKS, 8, 16)
+
+
+def real_objective(encoder: CausalEncoder, positives: Literal["near", "weights"]) -> LossOfStep:
+    """The anomaly objective as `limpet train anomaly` has it: stage 1, absent channels and all."""
+    rng, t = np.random.default_rng(0), np.arange(400)[:, None]
+    samples = np.sin(t / [5.0, 9.0, 13.0]) + 0.3 * rng.standard_normal((400, FEATURES))
+    rows = samples.astype(np.float32)
+    rows[:, 2] = t[:, 0] // 25 % 2
+    everything = np.ones(len(rows), bool)
+    stretch = Stretch(rows, np.ones_like(rows), everything, everything)
+    config = AnomalyConfig(batch=BATCH, positives=positives)
+    batches = Batches([stretch], {2: np.float32([0.0, 1.0])}, config, BLOCKS)
+    return lambda step, rng: batches.loss(encoder, rng, "cpu")
 
 
 def everything_on_each_rank(encoder: nn.Module) -> LossOfStep:
@@ -118,6 +144,11 @@ def main(folder: Path) -> None:
         encoder = fresh_encoder(rank())
         fit(encoder, everything_on_each_rank(encoder), CONFIG, run_folder("all-to-all"))
         weights("all-to-all", encoder)
+
+        for positives in POSITIVES:
+            name, real = f"real {positives}", fresh_anomaly_encoder(rank())
+            fit(real, real_objective(real, positives), CONFIG, run_folder(name))
+            weights(name, real)
 
         def interrupt(step: int) -> None:
             if step == 4 and rank() == 1:
