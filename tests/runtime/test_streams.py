@@ -780,7 +780,7 @@ def test_a_model_that_computes_no_finite_score_fails_loudly(
         reply, _, _ = pump.push(start, calm(4))
         assert isinstance(reply, Failed)
         assert reply.reason == "model 'tiny-anomaly' gave a score that is not finite"
-        assert push(pump, start, calm(3))[1] == [WARMING_UP] * 3  # unscored: whatever
+        assert push(pump, start, calm(3))[1] == [WARMING_UP] * 3  # no score is asked for yet
 
 
 def test_a_failure_ends_no_incident_and_counts_nothing_twice(server: Server) -> None:
