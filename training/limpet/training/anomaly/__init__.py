@@ -1,10 +1,13 @@
 """Streaming anomaly encoder: from recordings of normal operation to a calibrated scorer.
 
 config        what can be chosen
-data          recordings → preprocessing chain, windows to fit, windows held out
-injection     windows → windows with an anomaly in them
-model         causal encoder, and the scorer with its bank of normal windows
-objective     contrastive loss: near in time against injected anomalies
+chain         training rows → preprocessing chain, and what `auto` comes to
+data          recordings → frames to fit, frames held out
+injection     windows → windows with an anomaly of random strength in them
+pseudo        stage 1: windows → windows just beyond normal, by reconstruction error
+model         causal encoder, moments and banks: a scorer that remembers its stream
+objective     stage 2, contrastive loss: normal frames near in time against anomalies
+bank          normal frames → a scorer's banks; scores of what was held out
 calibration   held-out scores → thresholds
 volumes       VUS: scores against labels whose edges are uncertain
 judged        a recording's scores beside its labels: flags, incidents, what they found

@@ -27,24 +27,15 @@ ROUNDS = 12
 
 @torch.no_grad()
 def fill_banks(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -> None:
-    """Compresses the views of normal frames to the banks' centres, and sets the scores' scales.
+    """Compresses the views of frames to fit to the banks' centres, and sets the scores' scales.
 
     Args:
         scorer: With a trained encoder.
         stretches: Frames; the scored ones to fit are taken.
         seed: Of the first centres.
     """
-    collected: list[list[tuple[Tensor, Tensor | None]]] = []
-    for stretch in stretches:
-        wanted = torch.from_numpy(stretch.fit & stretch.scored)
-        if not bool(wanted.any()):
-            continue
-        for here, views in _view_calls(scorer, stretch):
-            kept = wanted[here]
-            collected.append([(v[0][kept], None if w is None else w[0][kept]) for v, w in views])
-    for number, bank in enumerate(scorer.banks):
-        view = torch.cat([part[number][0] for part in collected])
-        view = view[:: max(1, len(view) // MOST_FRAMES)]
+    views = _collect(scorer, [(s, s.fit & s.scored) for s in stretches])
+    for bank, view in zip(scorer.banks, views, strict=True):
         members = bank.get_buffer("members")
         # Each half as seen by the other: a view in which normal drifts apart weighs less.
         half, apart = len(view) // 2, []
@@ -54,6 +45,35 @@ def fill_banks(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -
         reached = torch.quantile(torch.cat(apart), SCALE_QUANTILE)
         bank.get_buffer("scale").copy_(reached.clamp_min(LEAST_SCALE))
         members.copy_(_centres(view, len(members), seed))
+
+
+@torch.no_grad()
+def add_held_out(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -> None:
+    """Fills the banks anew with what was held out as well, once it has set the threshold.
+
+    More known normal frames make new ones less strange, so a threshold that was set before errs on
+    the quiet side.
+    """
+    views = _collect(scorer, [(s, s.scored) for s in stretches])
+    for bank, view in zip(scorer.banks, views, strict=True):
+        members = bank.get_buffer("members")
+        members.copy_(_centres(view, len(members), seed))
+
+
+def _collect(
+    scorer: AnomalyScorer, chosen: Sequence[tuple[Stretch, NDArray[np.bool_]]]
+) -> list[Tensor]:
+    """Views of the chosen frames of each stretch, evenly thinned to `MOST_FRAMES`. (m, d) each"""
+    parts: list[list[Tensor]] = [[] for _ in scorer.banks]
+    for stretch, wanted in chosen:
+        if not wanted.any():
+            continue
+        kept = torch.from_numpy(wanted)
+        for here, views in _view_calls(scorer, stretch):
+            for part, (view, _) in zip(parts, views, strict=True):
+                part.append(view[0][kept[here]])
+    whole = [torch.cat(part) for part in parts]
+    return [view[:: max(1, len(view) // MOST_FRAMES)] for view in whole]
 
 
 def _view_calls(

@@ -24,7 +24,10 @@ def calibrate(
 
     The threshold lies just above the ⌈(1 - rate)(m + 1)⌉-th smallest of m scores (split conformal
     prediction, Vovk 2005; Lei et al. 2018), which holds for any distribution of exchangeable
-    rows. Neighbouring rows of a stream are alike, so m rows tell less than m independent ones.
+    rows. Neighbouring rows of a stream are alike, so m rows tell less than m independent ones:
+    where they are worth fewer than 1 / rate, no quantile of theirs is that rare, and the threshold
+    is at least the upper prediction bound of a further value of a normal distribution (Student's
+    t with the effective number of rows), which grows the less they tell.
 
     Args:
         scores: Scores of held-out normal rows; NaN where a row has none. (n,)
@@ -59,9 +62,18 @@ def calibrate(
             f"a false-alarm rate of {rate:g} rests on {rate * m:.0f} of {m} held-out rows; for a "
             f"rate within a factor of about two take {math.ceil(SURE_EXCEEDANCES / rate)} rows"
         )
+    threshold = _just_above(known, rate)
+    independent = independent_rows(scores)
+    if independent * rate < 1.0:
+        threshold = max(threshold, _prediction_bound(known, independent, rate))
+        warnings.append(
+            f"{m} held-out rows are so alike that they tell as much as {independent:.0f} "
+            f"independent ones: the threshold allows for that"
+        )
+    release_rate = min(RELEASE_FACTOR * rate, 0.5)
     calibration = Calibration(
-        threshold=_just_above(known, rate),
-        release_threshold=_just_above(known, min(RELEASE_FACTOR * rate, 0.5)),
+        threshold=threshold,
+        release_threshold=_just_above(known, release_rate),
         false_alarm_rate=rate,
         held_out_rows=m,
         data=data,
@@ -75,3 +87,37 @@ def _just_above(known: NDArray[np.float32], rate: float) -> float:
     rank = math.ceil(round((1.0 - rate) * (len(known) + 1), 9))
     quantile = known[min(max(rank, 1), len(known)) - 1]
     return float(np.nextafter(quantile, np.float32(np.inf)))
+
+
+def independent_rows(scores: NDArray[np.floating]) -> float:
+    """How many independent rows tell as much about the mean: n / (1 + 2 Σ ρ), at least 2.
+
+    ρ are the autocorrelations up to the first that is not positive (Geyer 1992, initial positive
+    sequence). Rows without a score are left out.
+    """
+    x = scores[np.isfinite(scores)].astype(np.float64)
+    x -= x.mean()
+    n, power = len(x), float(np.square(x).sum())
+    if power <= 0.0:
+        return 2.0
+    spectrum = np.square(np.abs(np.fft.rfft(x, 2 * n)))
+    correlation = np.fft.irfft(spectrum)[:n] / power
+    ends = np.flatnonzero(correlation <= 0.0)
+    positive = correlation[1 : ends[0] if len(ends) else n]
+    return max(2.0, n / (1.0 + 2.0 * float(positive.sum())))
+
+
+def _prediction_bound(known: NDArray[np.float32], independent: float, rate: float) -> float:
+    """Value that a further row exceeds with the stated probability."""
+    spread = float(known.std()) * math.sqrt(independent / (independent - 1.0))
+    quantile = _student_quantile(1.0 - rate, independent - 1.0)
+    return float(known.mean()) + quantile * spread * math.sqrt(1.0 + 1.0 / independent)
+
+
+def _student_quantile(probability: float, degrees: float) -> float:
+    """Quantile of Student's t above its median, by integration over x = √ν tan θ."""
+    angle = (np.arange(200_000) + 0.5) * (0.5 * math.pi / 200_000)
+    total = np.cumsum(np.cos(angle) ** (degrees - 1.0))
+    return math.sqrt(degrees) * math.tan(
+        float(np.interp(probability, 0.5 + 0.5 * total / total[-1], angle))
+    )

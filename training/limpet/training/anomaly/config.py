@@ -79,7 +79,7 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     perturbation: Positive = 0.05
     """Noise on perturbed weights, in standard deviations of each tensor."""
     dead_channels: Part = 0.2
-    """Share of the sequences in which channels are declared absent."""
+    """Share of the sequences in which a channel is declared absent."""
     temperature: Positive = 0.1
     """Temperature of the contrastive loss."""
     learning_rate: Positive = 2e-3

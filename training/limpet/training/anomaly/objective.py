@@ -184,11 +184,15 @@ class Batches:
         return on_target
 
     def _alive(self, views: int, b: int, features: int, rng: np.random.Generator) -> Float32:
-        """0 for features that are declared absent throughout a sequence. (views, b, 1, f)"""
-        some = rng.random((views, b, 1, 1)) < self._config.dead_channels
-        dead = some & (rng.random((views, b, 1, features)) < rng.random((views, b, 1, 1)) * 0.5)
-        dead &= ~dead.all(axis=-1, keepdims=True)
-        return (~dead).astype(np.float32)
+        """0 for a feature that is declared absent throughout a sequence: one, since most would
+        leave nothing to learn from, and a graph that knows one dead sensor copes with two.
+        """
+        alive = np.ones((views, b, 1, features), np.float32)
+        if features > 1:
+            dead = rng.integers(0, features, (views, b, 1, 1))
+            some = rng.random((views, b, 1, 1)) < self._config.dead_channels
+            alive[(np.arange(features) == dead) & some] = 0.0
+        return alive
 
     def loss(
         self, encoder: CausalEncoder, rng: np.random.Generator, device: str

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from limpet.contracts.errors import ImpossibleHereError
 from limpet.contracts.manifest import Calibration
 from limpet.contracts.recordings import load_recordings
-from limpet.training.anomaly.bank import fill_banks, held_out_scores
+from limpet.training.anomaly.bank import add_held_out, fill_banks, held_out_scores
 from limpet.training.anomaly.calibration import calibrate
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import TrainingData, prepare_training
@@ -135,6 +135,7 @@ def train_anomaly(
         scores = np.concatenate([held_out_scores(scorer, s) for s in prepared.stretches])
         calibration, warnings = calibrate(scores, config.false_alarm_rate, prepared.name)
         metrics = {"loss": loss, **_measure(scorer, prepared, config)}
+        add_held_out(scorer, prepared.stretches, config.seed)
     complete = msgspec.structs.replace(
         record,
         complete=True,

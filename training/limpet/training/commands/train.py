@@ -70,7 +70,7 @@ def command() -> None:
     help="Share of normal rows that may reach the threshold [default: 0.05].",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 1000].")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 300].")
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run at --out.")
 @click.option("--force", is_flag=True, help="Replace a run at --out.")
 @click.option(
