@@ -166,7 +166,7 @@ def test_a_process_that_fails_ends_the_demo_with_its_words(tmp_path: Path) -> No
         assert process.wait(60.0) == 1
     said = log_of(out).read_text()
     assert "train-short failed with exit code 1" in said
-    assert "30 rows, wanted at least" in said
+    assert "wanted at least 64; found 30 rows" in said
     assert_none_is_left(out)
 
 

@@ -18,7 +18,7 @@ from limpet.contracts.errors import LimpetError, MissingExtraError
 from limpet.training.commands.train import command
 from limpet.training.run import RunFolder
 
-TINY = "steps = 3\nbatch = 8\nwindow_rows = 16\nbank_windows = 64\nwidth = 8\n"
+TINY = "steps = 3\nbatch = 8\nblocks = 3\nbank_frames = 64\nwidth = 8\n"
 LIMPET = [sys.executable, "-c", "from limpet.runtime.cli import main; main()"]
 
 
@@ -59,7 +59,7 @@ def test_training_reports_on_stdout_and_warns_on_stderr(here: Path) -> None:
 def test_json_on_standard_output_replaces_the_text(here: Path) -> None:
     report = json.loads(train("--json", "-", "--rate-hz", "5").stdout)
     assert set(report) == {
-        *("run", "channels", "left_out", "rate_hz", "fit_windows", "calibration"),
+        *("run", "channels", "left_out", "rate_hz", "fit_frames", "calibration"),
         *("metrics", "warnings", "seconds"),
     }
     assert report["rate_hz"] == 5.0
@@ -82,7 +82,7 @@ def test_the_training_prefix_in_a_tsb_ad_name_is_announced_and_not_applied(here:
 
 
 def test_snapshots_of_a_bearing_train_as_one_recording(here: Path, data_dir: Path) -> None:
-    (here / "tiny.toml").write_text(TINY + 'baseline = "training"\n')
+    (here / "tiny.toml").write_text("steps = 3\nwidth = 8\n")
     folder = data_dir / "femto/raw/Learning_set/Bearing1_1"
     result = train(data=str(folder))
     assert result.exit_code == 0, result.output
@@ -115,7 +115,7 @@ def test_the_output_is_checked_before_the_data_is_read(here: Path) -> None:
     ("arguments", "message", "exit_code"),
     [
         (["--ignore", "presure"], "presure", 1),
-        (["--train-rows", "50"], "50 rows, wanted at least 212", 1),
+        (["--train-rows", "50"], "wanted at least 64; found 50 rows", 1),
         (["--resume"], "no run to resume", 2),
         (["--rate-hz", "-1"], "--rate-hz is -1", 2),
         (["--key", "x"], "names an array of an .npz file", 2),
@@ -159,7 +159,7 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_a_terminated_run_says_how_to_go_on_and_does(here: Path) -> None:
-    steps = ["--config", "tiny.toml", "--steps", "600"]
+    steps = ["--config", "tiny.toml", "--steps", "240"]
     line = [*LIMPET, "train", "anomaly", "--data", "pump.csv", "--out", "run", *steps]
     process = subprocess.Popen(
         line, stderr=subprocess.PIPE, text=True, cwd=here, env={**os.environ}
@@ -174,6 +174,6 @@ def test_a_terminated_run_says_how_to_go_on_and_does(here: Path) -> None:
     assert process.returncode == 130
     assert "repeat the command with --resume" in errors
     assert not RunFolder(here / "run").read().complete
-    assert "--resume" in error_of(train("--steps", "600")).hint
-    assert train("--steps", "600", "--resume").exit_code == 0
+    assert "--resume" in error_of(train("--steps", "240")).hint
+    assert train("--steps", "240", "--resume").exit_code == 0
     assert RunFolder(here / "run").read().complete

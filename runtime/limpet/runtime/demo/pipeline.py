@@ -31,7 +31,7 @@ from limpet.runtime.demo.timeline import Track, draw_timeline
 from limpet.runtime.demo.watch import Watch
 
 STAGES = 5
-STEPS = 1000
+STEPS = 300
 """Training steps, some twenty seconds of one core."""
 FALSE_ALARM_RATE = 0.01
 """Fewer alerts than the default's: the recordings are long, and a person reads along."""

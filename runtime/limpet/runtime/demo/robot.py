@@ -116,11 +116,11 @@ def ask_steadily(
 
 
 def _stretch(model: ModelInfo, rows: NDArray[np.float32], number: int) -> NDArray[np.float32]:
-    """A stretch of the recording, another one at each call. (1, n, c)"""
+    """As many rows as a first score takes, beginning one later at each call. (1, n, c)"""
     length = model.inputs[0].shape[1]
-    assert isinstance(length, int), "an anomaly encoder takes stretches of one length"
-    start = number % (len(rows) - length + 1)
-    return rows[None, start : start + length]
+    assert isinstance(length, int), "an anomaly encoder takes the rows up to a first score"
+    # Of fast rows, such as vibration, that may be more than there are: then they begin again.
+    return rows[None, (number + np.arange(length)) % len(rows)]
 
 
 def main(endpoint: str, rows_file: str, report_file: str) -> None:

@@ -113,7 +113,7 @@ def shipped_sources() -> list[Source]:
             name="machine",
             title="temperature of an industrial machine (NAB), a row every 5 minutes",
             path=SHIPPED / "machine_temperature.csv",
-            train_rows=1998,  # the first labelled row is 2126, the longest window 128 rows
+            train_rows=1998,  # the first labelled row is 2126, a first score takes 129 rows
         ),
         Source(
             name="satellite",

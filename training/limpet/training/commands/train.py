@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from limpet.training.anomaly.config import AnomalyConfig
+
 if TYPE_CHECKING:
     from limpet.training.anomaly.train import AnomalyReport
 
@@ -67,10 +69,15 @@ def command() -> None:
     "--false-alarm-rate",
     type=click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Share of normal rows that may reach the threshold [default: 0.05].",
+    help="Share of normal rows that may reach the threshold "
+    f"[default: {AnomalyConfig().false_alarm_rate:g}].",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 300].")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help=f"Training steps [default: {AnomalyConfig().steps}].",
+)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run at --out.")
 @click.option("--force", is_flag=True, help="Replace a run at --out.")
 @click.option(
@@ -110,7 +117,6 @@ def anomaly(
 
     from limpet.contracts.errors import MissingExtraError
     from limpet.contracts.reports import write_json
-    from limpet.training.anomaly.config import AnomalyConfig
     from limpet.training.ranks import leads
     from limpet.training.run import command_line
     from limpet.training.settings import read_settings
