@@ -86,13 +86,13 @@ def make_golden(module: nn.Module, manifest: Manifest, sample: Float64) -> Golde
     """
     run, threshold = torch_run(module, manifest), manifest.calibration
     assert threshold is not None  # a RUN of an anomaly encoder that is complete has one
-    inputs = _inputs(manifest, run, sample)
     rows = _with_gaps(sample, manifest)
     scored = SignalScorer(manifest, run).push(rows)
-    if not np.isfinite(scored.scores).any():
+    if not np.isfinite(scored.scores[: len(sample)]).any():
         raise DataError(
             f"the run's sample of {len(sample)} rows is too short for a score", "train again"
         )
+    inputs = _inputs(manifest, run, sample)
     tolerance = _score_tolerance(module, [inputs[spec.name] for spec in manifest.inputs])
     # A row this close to the threshold may fall on either side, by no fault of the device.
     undecided = np.abs(scored.scores - np.float32(threshold.threshold)) <= tolerance
