@@ -10,7 +10,9 @@ import pytest
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.train import train_anomaly
 
-CONFIG = AnomalyConfig(window_rows=8, width=8, bank_windows=64, steps=4, batch=8, baseline_rows=32)
+CONFIG = AnomalyConfig(
+    blocks=2, width=8, bank_frames=64, steps=4, batch=8, baseline_settling_frames=9
+)
 
 
 @pytest.fixture(scope="session")

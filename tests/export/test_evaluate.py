@@ -21,13 +21,13 @@ from tests.bundles import anomaly_bundle, identity_bundle
 from tests.command_line import limpet
 
 Capture = pytest.CaptureFixture[str]
-ROWS, WINDOW = 400, 8
+ROWS, LOOK_BACK = 400, 8
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """Scores a row by its mean magnitude; anomalous from 3."""
-    return anomaly_bundle(tmp_path / "pump", window=WINDOW)
+    return anomaly_bundle(tmp_path / "pump", look_back=LOOK_BACK)
 
 
 def write(path: Path, *intervals: tuple[int, int], size: float = 9.0, **columns: object) -> Path:
@@ -82,7 +82,7 @@ def test_the_figures_are_those_of_the_scores(bundle: Bundle, data: Path, capsys:
         "expected_rows": pytest.approx(11.4),
         "observed_rows": 0,
     }
-    assert [file["unscored_rows"] for file in report["files"]] == [WINDOW - 1] * 3
+    assert [file["unscored_rows"] for file in report["files"]] == [LOOK_BACK - 1] * 3
 
 
 def test_what_a_recording_without_faults_leaves_undefined_is_null(

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from limpet.contracts.bundle import GOLDEN, MANIFEST, MODEL, Bundle, read_bundle
 from limpet.contracts.errors import DataError
 from limpet.contracts.golden import check_golden
 from limpet.contracts.scores_file import read_scores
 from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signal_steps import HoldLast
 from limpet.contracts.signals import SignalPreprocessor
 from limpet.export import package
 from limpet.export.golden import torch_run
@@ -24,10 +25,12 @@ from limpet.export.graph import OPSET
 from limpet.export.package import export_run
 from limpet.export.parity import check_parity
 from limpet.runtime.engines import open_engine
+from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.model import load_scorer
 from limpet.training.run import RECORD, WEIGHTS
 from tests.command_line import limpet
 
+CONFIG = AnomalyConfig()
 Capture = pytest.CaptureFixture[str]
 
 
@@ -44,14 +47,37 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
     monkeypatch.setattr(package, "to_onnx", lambda *_: bundle.model_path.read_bytes())
 
 
-def spoilt(model: bytes) -> bytes:
+def with_another_weight(model: bytes) -> bytes:
     """The graph with one weight of its encoder changed."""
     graph = onnx.load_from_string(model)
-    (weight,) = [w for w in graph.graph.initializer if w.name == "encoder.head.weight"]
+    (weight,) = [w for w in graph.graph.initializer if w.name == "encoder.stem.weight"]
     values = numpy_helper.to_array(weight).copy()
     values[0] += 0.5
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     return bytes(graph.SerializeToString())
+
+
+def without(model: bytes, name: str, factor: float, offset: float) -> bytes:
+    """The graph with an input replaced by factor · input + offset."""
+    graph = onnx.load_from_string(model)
+    for node in graph.graph.node:
+        for place, source in enumerate(node.input):
+            if source == name:
+                node.input[place] = "spoilt"
+    for constant, value in (("factor", factor), ("offset", offset)):
+        array = np.array(value, np.float32)
+        graph.graph.initializer.append(numpy_helper.from_array(array, constant))
+    graph.graph.node.insert(0, helper.make_node("Add", ["scaled", "offset"], ["spoilt"]))
+    graph.graph.node.insert(0, helper.make_node("Mul", [name, "factor"], ["scaled"]))
+    return bytes(graph.SerializeToString())
+
+
+WRONG = {
+    "another weight": with_another_weight,
+    "the state ignored": lambda model: without(model, "state", 0.0, 0.0),
+    "absence ignored": lambda model: without(model, "present", 0.0, 1.0),
+}
+"""What may have gone wrong with a graph."""
 
 
 def test_the_bundle_holds_what_a_robot_needs_and_no_more(bundle: Bundle) -> None:
@@ -64,12 +90,18 @@ def test_the_manifest_says_what_the_model_is(bundle: Bundle, run: Path) -> None:
     scorer, record = load_scorer(run)
     assert (manifest.name, manifest.kind, manifest.precision) == ("pump", "anomaly", "fp32")
     assert manifest.opset == OPSET
-    assert [spec.describe() for spec in manifest.inputs] == ["window float32 [batch, 8, 2]"]
-    embedding = scorer.bank_embedding.shape[1]
-    assert [spec.describe() for spec in manifest.outputs] == [
-        f"embedding float32 [batch, {embedding}]",
-        "score float32 [batch]",
+    size = scorer.state_size
+    assert [spec.describe() for spec in manifest.inputs] == [
+        "samples float32 [batch, rows, 2]",
+        "present float32 [batch, rows, 2]",
+        f"state float32 [batch, {size}]",
     ]
+    assert [spec.describe() for spec in manifest.outputs] == [
+        f"embedding float32 [batch, rows, {CONFIG.embedding}]",
+        "score float32 [batch, rows]",
+        f"next_state float32 [batch, {size}]",
+    ]
+    assert manifest.signal().look_back.frames == scorer.look_back_frames == 9
     assert manifest.preprocessing == record.preprocessing
     assert manifest.signal().channels == ["speed", "current"]
     assert manifest.signal().rate_hz == 10.0
@@ -104,6 +136,18 @@ def test_the_engine_scores_new_rows_as_pytorch_does(bundle: Bundle, run: Path) -
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_the_engine_gives_the_same_scores_in_any_chunking(bundle: Bundle, chunk: int) -> None:
+    rows = np.random.default_rng(6).normal(size=(200, 2))
+    rows[60:90, 1] = np.nan
+    rows[120:140] = np.nan
+    engine = open_engine(bundle)
+    whole = SignalScorer(bundle.manifest, engine.run).push(rows).scores
+    scorer = SignalScorer(bundle.manifest, engine.run)
+    parts = [scorer.push(rows[start : start + chunk]).scores for start in range(0, 200, chunk)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-4)
+
+
 def test_parity_runs_the_golden_inputs_at_several_batch_sizes(bundle: Bundle) -> None:
     parity = check_parity(bundle.model_path.read_bytes(), bundle.manifest, bundle.golden())
     names = [check.name for check in parity.checks]
@@ -125,11 +169,17 @@ def test_other_weights_are_another_embedding_space(run: Path) -> None:
     assert package.weights_digest(scorer) != before
 
 
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_graph_that_computes_something_else_is_not_written(
-    run: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    run: Path,
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+    wrong: str,
 ) -> None:
     model = bundle.model_path.read_bytes()
-    monkeypatch.setattr(package, "to_onnx", lambda *_: spoilt(model))
+    monkeypatch.setattr(package, "to_onnx", lambda *_: WRONG[wrong](model))
     out = tmp_path / "pump"
     done = limpet(capsys, "export", run, "--out", out)
     assert done.code == 1
@@ -145,7 +195,7 @@ def test_a_failed_export_leaves_the_bundle_that_was_there(
     out = tmp_path / "pump"
     shutil.copytree(bundle.path, out)
     model = bundle.model_path.read_bytes()
-    monkeypatch.setattr(package, "to_onnx", lambda *_: spoilt(model))
+    monkeypatch.setattr(package, "to_onnx", lambda *_: with_another_weight(model))
     done = limpet(capsys, "export", run, "--out", out, "--force", "--json", "-")
     assert done.code == 1
     assert (done.report["passed"], done.report["bundle"]) == (False, "")
@@ -200,6 +250,29 @@ def test_predict_scores_with_what_was_exported(
     warm_up_rows = SignalPreprocessor(signal.steps, len(signal.channels)).warm_up_rows
     assert np.isnan(scores[:warm_up_rows]).all()
     assert (scores[warm_up_rows:] >= 0.0).all()
+
+
+def test_predict_scores_on_without_a_dead_channel_and_says_so(
+    bundle: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    rows[100:, 1] = np.nan
+    np.save(tmp_path / "a.npy", rows)
+    out = tmp_path / "scores.npy"
+    line = ["predict", bundle.path, tmp_path / "a.npy", "--out", out, "--json", "-"]
+    done = limpet(capsys, *line)
+    assert done.code == 0
+    assert np.isfinite(read_scores(out)[8:]).all()
+    (states,) = (file["states"] for file in done.report["inputs"])
+    held = bundle.manifest.signal().steps[0]
+    assert isinstance(held, HoldLast)
+    assert states == {
+        "scored": 92,
+        "filled": held.max_rows,
+        "partial": 100 - held.max_rows,
+        "warming_up": 8,
+        "hole": 0,
+    }
 
 
 def test_an_interrupted_run_is_refused_with_what_to_do(run: Path, tmp_path: Path) -> None:
