@@ -57,7 +57,7 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     neighbours: Count = 3
     """Nearest normal frames whose mean distance is the score."""
 
-    steps: Count = 300
+    steps: Count = 200
     """Training steps."""
     batch: Annotated[int, msgspec.Meta(ge=2)] = 12
     """Sequences in a step, with as many that hold an anomaly."""
