@@ -15,18 +15,24 @@ import torch
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError, ImpossibleHereError, LimpetError, UsageError
+from limpet.contracts.manifest import Manifest
 from limpet.contracts.recordings import load_recording
-from limpet.contracts.signals import SignalPreprocessor
+from limpet.contracts.scoring import RowScores, SignalScorer
+from limpet.contracts.signals import RowState, SignalPreprocessor
+from limpet.export.golden import torch_run
+from limpet.export.package import run_manifest
 from limpet.training.anomaly import objective
+from limpet.training.anomaly.bank import fill_banks, held_out_scores
+from limpet.training.anomaly.calibration import calibrate
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import prepare_training
 from limpet.training.anomaly.evaluation import auroc
 from limpet.training.anomaly.injection import inject
 from limpet.training.anomaly.model import AnomalyScorer, load_scorer
-from limpet.training.anomaly.train import score_windows, train_anomaly
+from limpet.training.anomaly.train import train_anomaly
 from limpet.training.run import RunFolder
 
-SHORT = AnomalyConfig(steps=60, batch=16, window_rows=16, bank_windows=200, width=16)
+SHORT = AnomalyConfig(steps=60, blocks=3, bank_frames=200, width=16)
 
 
 def machine(n: int, seed: int) -> NDArray[np.float64]:
@@ -45,12 +51,16 @@ def write_csv(path: Path, values: NDArray[np.float64], **columns: NDArray[np.flo
     return path
 
 
+def score(run: Path, values: NDArray[np.float64]) -> RowScores:
+    """What a robot would make of the rows, by PyTorch."""
+    scorer, record = load_scorer(run)
+    manifest: Manifest = run_manifest("machine", scorer, record, "fp32")
+    return SignalScorer(manifest, torch_run(scorer, manifest)).push(values)
+
+
 def row_scores(run: Path, values: NDArray[np.float64]) -> NDArray[np.float32]:
     """Score of each row, NaN while warming up."""
-    scorer, record = load_scorer(run)
-    assert record.preprocessing is not None
-    prepared = SignalPreprocessor(record.preprocessing.steps, values.shape[1]).push(values)
-    return prepared.row_scores(score_windows(scorer, prepared.windows), float("nan"))
+    return score(run, values).scores
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +127,71 @@ def test_the_sample_ends_with_rows_above_the_threshold(run: Path) -> None:
     assert anomalous.any()
 
 
-def test_the_loaded_scorer_is_the_one_that_was_calibrated(run: Path, recording: Path) -> None:
+def test_banks_of_the_rows_to_fit_and_scores_of_those_held_out_set_the_threshold(
+    run: Path, recording: Path
+) -> None:
+    scorer, record = load_scorer(run)
+    stretches = prepare_training([load_recording(recording)], "machine.csv", SHORT).stretches
+    fill_banks(scorer, stretches, SHORT.seed)
+    scores = np.concatenate([held_out_scores(scorer, stretch) for stretch in stretches])
+    calibration, _ = calibrate(scores, SHORT.false_alarm_rate, "machine.csv")
+    assert calibration == record.calibration
+    assert calibration.held_out_rows == 2000
+    assert 0.04 <= (scores >= calibration.threshold).mean() <= 0.05
+
+
+def test_the_loaded_scorer_keeps_the_declared_rate_on_what_was_held_out(
+    run: Path, recording: Path
+) -> None:
     record = RunFolder(run).read()
     assert record.calibration is not None
-    scorer, _ = load_scorer(run)
-    held_out = prepare_training([load_recording(recording)], "machine", SHORT).held_out
-    reached = (score_windows(scorer, held_out.values) >= record.calibration.threshold).mean()
-    assert 0.04 <= reached <= 0.05
+    scores = row_scores(run, load_recording(recording).values)[6000:]
+    assert (scores >= record.calibration.threshold).mean() <= 0.05
+
+
+def test_held_out_rows_change_neither_statistics_nor_weights(
+    recording: Path, tmp_path: Path
+) -> None:
+    config = msgspec.structs.replace(SHORT, steps=5)
+    values = load_recording(recording).values
+    other = values.copy()
+    other[6000:] = 5.0 * values[:2000] + 3.0
+    found = []
+    for name, rows in (("a", values), ("b", other)):
+        train_anomaly(write_csv(tmp_path / f"{name}.csv", rows), tmp_path / name, config)
+        scorer, record = load_scorer(tmp_path / name)
+        found.append((record.preprocessing, record.calibration, scorer.encoder.state_dict()))
+    (chain, threshold, weights), (other_chain, other_threshold, other_weights) = found
+    assert chain == other_chain
+    assert threshold != other_threshold
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def test_a_streams_first_score_comes_after_at_most_128_rows(run: Path, tmp_path: Path) -> None:
+    train_anomaly(
+        write_csv(tmp_path / "long.csv", machine(2000, 0)),
+        tmp_path / "run",
+        AnomalyConfig(steps=1, width=8),  # with all the blocks that `auto` takes
+    )
+    for folder, first in ((run, 95), (tmp_path / "run", 128)):
+        states = score(folder, machine(300, 3)).states
+        assert (states == RowState.WARMING_UP).tolist() == [row < first for row in range(300)]
+
+
+def test_a_dead_channel_is_declared_and_the_others_are_still_scored(run: Path) -> None:
+    record = RunFolder(run).read()
+    assert record.calibration is not None
+    values = machine(2000, 4)
+    dead = values.copy()
+    dead[500:, 1] = np.nan
+    dead[1500:1600, 0] += 6.0
+    scored = score(run, dead)
+    absent = slice(500 + SHORT.hold_rows, None)
+    assert (scored.states[absent] == RowState.PARTIAL).all()
+    assert np.isfinite(scored.scores[200:]).all()
+    high = scored.scores >= record.calibration.threshold
+    assert high[700:1500].mean() < 0.5
+    assert high[1503:1600].mean() > 0.9
 
 
 def test_the_same_seed_gives_the_same_file_and_another_seed_another(
@@ -144,7 +212,8 @@ class Killed(BaseException):
 def test_a_run_killed_half_way_and_resumed_gives_the_same_file(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = msgspec.structs.replace(SHORT, steps=230)  # a checkpoint comes every 200 steps
+    # A checkpoint comes every 200 steps.
+    config = msgspec.structs.replace(SHORT, steps=220, batch=4, blocks=2, width=8)
     train_anomaly(recording, tmp_path / "whole", config)
     drawn = 0
     draw = objective.Batches.draw
@@ -152,7 +221,7 @@ def test_a_run_killed_half_way_and_resumed_gives_the_same_file(
     def kill(batches: objective.Batches, rng: np.random.Generator) -> object:
         nonlocal drawn
         drawn += 1
-        if drawn > 215:
+        if drawn > 210:
             raise Killed
         return draw(batches, rng)
 
@@ -232,39 +301,73 @@ def nab_rows(data_dir: Path, name: str) -> tuple[Path, NDArray[np.float64], NDAr
     return file, np.array([[float(row["value"])] for row in rows]), labels
 
 
+@torch.no_grad()
+def newest_scores(scorer: AnomalyScorer, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Score of the last frame of sequences of which each is a stream. (b, t, f) → (b,)"""
+    rows = torch.from_numpy(samples)
+    state = rows.new_zeros(len(rows), scorer.state_size)
+    return np.asarray(scorer(rows, torch.ones_like(rows), state)[1][:, -1].numpy())
+
+
 def test_injected_anomalies_in_real_rows_never_trained_on_score_above_normal(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    # Measured over three seeds: score 0.914 to 0.920, plain distance of windows 0.910; embedding
-    # alone 0.892 to 0.904, where an untrained encoder's has 0.831 to 0.849.
     file, values, _ = nab_rows(data_dir, "nyc_taxi")
-    config = AnomalyConfig(steps=150, baseline="training")
+    # Measured over three seeds: 0.905 to 0.914.
+    config = AnomalyConfig(steps=50, baseline="training")
     train_anomaly(file, tmp_path / "run", config, train_rows=4000)
     scorer, record = load_scorer(tmp_path / "run")
     assert record.preprocessing is not None
-    normal = SignalPreprocessor(record.preprocessing.steps, 1).push(values[4000:5500]).windows
-    rng = np.random.default_rng(5)
-    anomalous = inject(normal, normal, rng, weakest=0.75, strongest=8.0)
+    frames = SignalPreprocessor(record.preprocessing.steps, 1).push(values[4000:5500]).frames
+    span = scorer.look_back_frames
+    normal = frames[np.arange(0, len(frames) - span, 5)[:, None] + np.arange(span)]
+    anomalous = normal.copy()
+    anomalous[:, -64:] = inject(
+        normal[:, -64:], normal[:, -64:], np.random.default_rng(5), weakest=0.75, strongest=8.0
+    )
     truth = np.repeat([False, True], len(normal))
-    assert auroc(score_windows(scorer, np.concatenate([normal, anomalous])), truth) > 0.85
-    embedded = embedding_distances(scorer, np.concatenate([normal, anomalous]))
-    assert auroc(embedded, truth) > 0.875
-
-
-@torch.no_grad()
-def embedding_distances(scorer: AnomalyScorer, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    window = torch.from_numpy(windows)
-    return np.asarray(scorer.distance("embedding", scorer.encoder(window)).numpy())
+    found = auroc(newest_scores(scorer, np.concatenate([normal, anomalous])), truth)
+    assert found > 0.88
 
 
 def test_a_real_failure_scores_above_the_normal_rows_around_it(
     data_dir: Path, tmp_path: Path
 ) -> None:
-    # Measured: 0.966 to 0.968; the plain distance of windows reaches as much on this file.
     file, values, labels = nab_rows(data_dir, "cpu_utilization_asg_misconfiguration")
     rows = 2700
     assert not labels[:rows].any()
-    config = AnomalyConfig(steps=100, baseline="training")
+    # Measured over three seeds: 0.906 to 0.912.
+    config = AnomalyConfig(steps=50, baseline="training")
     train_anomaly(file, tmp_path / "run", config, train_rows=rows)
     scores = row_scores(tmp_path / "run", values)
-    assert auroc(scores[rows:], labels[rows:]) > 0.93
+    assert auroc(scores[rows:], labels[rows:]) > 0.89
+
+
+def test_400_rows_of_a_real_machine_are_enough(data_dir: Path, tmp_path: Path) -> None:
+    report = train_anomaly(
+        data_dir / "skab/anomaly-free/anomaly-free.csv",
+        tmp_path / "run",
+        AnomalyConfig(steps=20),
+        train_rows=400,
+    )
+    assert len(report.channels) == 8
+    assert report.calibration.held_out_rows == 100
+    recording = load_recording(data_dir / "skab/valve1/0.csv")
+    scored = score(tmp_path / "run", recording.values)
+    assert np.isfinite(scored.scores[128:]).all()
+    assert recording.labels is not None
+    assert auroc(scored.scores[128:], recording.labels[128:]) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("path", "rate_hz", "blocks"),
+    [("robot_failures/lp1.data", None, 2), ("femto/raw/Learning_set/Bearing1_1", 25_600.0, 1)],
+)
+def test_short_segments_of_real_machines_train_with_the_defaults(
+    data_dir: Path, tmp_path: Path, path: str, rate_hz: float | None, blocks: int
+) -> None:
+    report = train_anomaly(data_dir / path, tmp_path / "run", AnomalyConfig(steps=5))
+    assert rate_hz in (None, report.rate_hz)
+    scorer, _ = load_scorer(tmp_path / "run")
+    assert scorer.look_back_frames == 2 ** (blocks + 1) + 1
+    assert report.calibration.threshold > 0.0
