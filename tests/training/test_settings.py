@@ -20,7 +20,7 @@ def read(tmp_path: Path, text: str) -> AnomalyConfig:
 def test_keys_left_out_have_their_defaults(tmp_path: Path) -> None:
     config = read(tmp_path, 'baseline = "training"\nsteps = 7\n')
     assert (config.baseline, config.steps) == ("training", 7)
-    assert config.window_rows == AnomalyConfig().window_rows
+    assert config.frame_rows == AnomalyConfig().frame_rows
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_keys_left_out_have_their_defaults(tmp_path: Path) -> None:
     [
         ("# rows\nwindow_row = 64\n", r"anomaly.toml:2: .*unknown field `window_row`"),
         ('steps = 5\nbatch = "many"\n', r"anomaly.toml:2: Expected `int`, got `str`"),
-        ("window_rows = 200\n", r"anomaly.toml:1: Expected `int` <= 128"),
+        ("frame_rows = 8\n", r"anomaly.toml:1: Expected `int` >= 16"),
         ("steps = 5\nsteps = = 6\n", r"anomaly.toml:2: not valid TOML"),
         ("weakest = 3.0\nstrongest = 2.0\n", r"weakest 3.0 is above strongest 2.0"),
     ],
@@ -40,8 +40,8 @@ def test_an_error_says_file_line_and_what_is_wrong(tmp_path: Path, text: str, me
 
 def test_a_misspelt_key_gets_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        read(tmp_path, "window_row = 64\n")
-    assert caught.value.hint == "did you mean 'window_rows'?"
+        read(tmp_path, "frame_row = 64\n")
+    assert caught.value.hint == "did you mean 'frame_rows'?"
 
 
 def test_an_absent_file_is_a_configuration_error(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -295,46 +294,3 @@ def test_the_state_holds_what_each_layer_needs_and_no_more(blocks: int) -> None:
 def test_with_the_default_width_a_streams_state_is_some_kilobytes_however_many_blocks() -> None:
     for features, most in ((1, 20_000), (8, 32_000)):
         assert 4 * build_scorer(AnomalyConfig(), features, 6, 3).state_size < most
-
-
-def test_the_graph_has_free_batch_and_rows_and_onnx_runtime_agrees_in_any_chunking() -> None:
-    pytest.importorskip("onnxscript")
-    from limpet.contracts.tensors import TensorSpec
-    from limpet.export.graph import to_onnx
-
-    model = SCORERS[3]
-
-    def tensor(name: str, *shape: int | str) -> TensorSpec:
-        return TensorSpec(name=name, dtype="float32", shape=["batch", *shape])
-
-    graph = to_onnx(
-        model,
-        [
-            tensor("samples", "rows", FEATURES),
-            tensor("present", "rows", FEATURES),
-            tensor("state", model.state_size),
-        ],
-        [
-            tensor("embedding", "rows", EMBEDDING),
-            tensor("score", "rows"),
-            tensor("next_state", model.state_size),
-        ],
-    )
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    for streams, sizes in ((1, [1]), (1, [64]), (3, [1, 2, 5]), (7, [40, 3])):
-        samples, present = absences(frames(streams, 64, streams), streams)
-        wanted = in_chunks(model, samples, present, [64])
-        state = np.zeros((streams, model.state_size), np.float32)
-        parts, start = [], 0
-        for size in itertools.cycle(sizes):
-            if start >= 64:
-                break
-            here = slice(start, start + size)
-            feed = {"samples": samples[:, here].numpy(), "present": present[:, here].numpy()}
-            embedding, score, state = session.run(None, {**feed, "state": state})
-            parts.append((embedding, score))
-            start += size
-        for number in range(2):
-            found = np.concatenate([part[number] for part in parts], axis=1)
-            np.testing.assert_allclose(found, wanted[number], atol=1e-4)
-        np.testing.assert_allclose(state, wanted[2], atol=1e-4)

@@ -159,7 +159,7 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_a_terminated_run_says_how_to_go_on_and_does(here: Path) -> None:
-    steps = ["--config", "tiny.toml", "--steps", "240"]
+    steps = ["--config", "tiny.toml", "--steps", "120"]
     line = [*LIMPET, "train", "anomaly", "--data", "pump.csv", "--out", "run", *steps]
     process = subprocess.Popen(
         line, stderr=subprocess.PIPE, text=True, cwd=here, env={**os.environ}
@@ -174,6 +174,6 @@ def test_a_terminated_run_says_how_to_go_on_and_does(here: Path) -> None:
     assert process.returncode == 130
     assert "repeat the command with --resume" in errors
     assert not RunFolder(here / "run").read().complete
-    assert "--resume" in error_of(train("--steps", "240")).hint
-    assert train("--steps", "240", "--resume").exit_code == 0
+    assert "--resume" in error_of(train("--steps", "120")).hint
+    assert train("--steps", "120", "--resume").exit_code == 0
     assert RunFolder(here / "run").read().complete
