@@ -63,7 +63,7 @@ def test_json_on_standard_output_replaces_the_text(here: Path) -> None:
         *("metrics", "warnings", "seconds"),
     }
     assert report["rate_hz"] == 5.0
-    assert report["calibration"]["false_alarm_rate"] == 0.05
+    assert report["calibration"]["false_alarm_rate"] == 0.01
 
 
 def test_the_training_prefix_in_a_tsb_ad_name_is_announced_and_not_applied(here: Path) -> None:

@@ -31,10 +31,8 @@ from limpet.runtime.demo.timeline import Track, draw_timeline
 from limpet.runtime.demo.watch import Watch
 
 STAGES = 5
-STEPS = 300
+STEPS = 200
 """Training steps, some twenty seconds of one core."""
-FALSE_ALARM_RATE = 0.01
-"""Fewer alerts than the default's: the recordings are long, and a person reads along."""
 STREAM_S = 30.0
 """Seconds in which a recording is streamed, unless the user names a speed."""
 READY_S = 60.0
@@ -110,9 +108,8 @@ class Pipeline:
                 self._children.limpet(
                     f"train-{source.name}", "train", "anomaly", "--data", source.path,
                     "--train-rows", str(source.first_row), "--steps", str(self._steps),
-                    "--false-alarm-rate", str(FALSE_ALARM_RATE),
                     "--out", self._folder.run(source.name),
-                    "--json", self._log("train", source), *source.options,
+                    "--json", self._log("train", source), *source.settings, *source.options,
                 )
                 for source in self._sources
             ]  # fmt: skip

@@ -29,6 +29,7 @@ class Source:
         ignore: Columns that are no channels.
         label: Label column.
         rate_hz: Rows per second, where the file does not say.
+        settings_file: What training takes instead of its defaults (`limpet train --config`).
     """
 
     name: str
@@ -39,6 +40,12 @@ class Source:
     ignore: tuple[str, ...] = ()
     label: str | None = None
     rate_hz: float | None = None
+    settings_file: Path | None = None
+
+    @property
+    def settings(self) -> list[str]:
+        """The options with which `limpet train` learns from it."""
+        return [] if self.settings_file is None else ["--config", str(self.settings_file)]
 
     @property
     def options(self) -> list[str]:
@@ -114,6 +121,7 @@ def shipped_sources() -> list[Source]:
             title="temperature of an industrial machine (NAB), a row every 5 minutes",
             path=SHIPPED / "machine_temperature.csv",
             train_rows=1998,  # the first labelled row is 2126, a first score takes 129 rows
+            settings_file=SHIPPED / "machine_temperature.toml",
         ),
         Source(
             name="satellite",

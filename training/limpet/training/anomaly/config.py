@@ -91,10 +91,8 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     held_out: Share = 0.25
     """Last part of the training rows, kept from all fitting, which sets the threshold."""
-    false_alarm_rate: Share = 0.05
-    """Share of normal rows that may reach the threshold. Neighbouring rows are alike, so
-    exceedances come in clusters: of a few thousand held-out rows, the highest 1 % are often a
-    single event."""
+    false_alarm_rate: Share = 0.01
+    """Share of normal rows that may reach the threshold, as far as what was held out can tell."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Seed of weights, batches, injections and bank."""
 
