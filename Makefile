@@ -29,7 +29,7 @@ help:
 	@echo "make test       set up, then the fast tests"
 	@echo "make test-slow  set up, then the slow tests"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      measure serving, into tests/benchmarks/results/serve.json"
+	@echo "make bench      measure serving and streams, into tests/benchmarks/results"
 	@echo "make setup      only the set-up: .venv with limpet and all its extras"
 	@echo "make clean      remove .venv, caches and build outputs"
 
@@ -55,6 +55,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	@mkdir -p tests/benchmarks/results
 	@$(BIN)/limpet bench serve --json tests/benchmarks/results/serve.json
+	@$(BIN)/limpet bench stream --json tests/benchmarks/results/stream.json
 
 setup: $(INSTALLED)
 

@@ -1,19 +1,24 @@
-"""`limpet bench`: what serving costs on this machine."""
+"""`limpet bench`: what serving costs on this machine, and how many streams it holds."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from limpet.contracts.reports import format_table, write_json
 from limpet.runtime.commands import json_option
 
+if TYPE_CHECKING:
+    from limpet.runtime.bench.streaming import StreamStep
+
 
 @click.group("bench")
 def command() -> None:
-    """Measure this machine: what a request costs beside its inference."""
+    """Measure this machine: what a request costs, how many sensor streams it holds."""
 
 
 @command.command("serve")
@@ -68,4 +73,185 @@ def serve(requests: int, json_file: Path | None) -> None:
                 for row in rows
             ],
         )
+    )
+
+
+@command.command("stream")
+@click.option(
+    "--streams",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Measure N streams only, instead of searching for the largest number.",
+)
+@click.option(
+    "--channels",
+    type=click.IntRange(min=1, max=4096),
+    help="Channels of a stream  [default: those of --bundle, else 8].",
+)
+@click.option(
+    "--rate-hz",
+    type=click.FloatRange(min=1e-3, max=1e6),
+    default=1000.0,
+    show_default=True,
+    help="Rows per second of a stream.",
+)
+@click.option(
+    "--chunk-ms",
+    type=click.FloatRange(min=1e-3),
+    default=20.0,
+    show_default=True,
+    help="A message's worth of rows.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="How long each number of streams is measured, after a warm-up.",
+)
+@click.option(
+    "--limit-ms",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="Largest p99 that counts as held.",
+)
+@click.option(
+    "--bundle",
+    "bundle_path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Anomaly bundle that scores [default: one of default sizes, made on the spot].",
+)
+@json_option
+def stream(
+    streams: int | None,
+    channels: int | None,
+    rate_hz: float,
+    chunk_ms: float,
+    seconds: float,
+    limit_ms: float,
+    bundle_path: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Find how many sensor streams a server on this machine holds.
+
+    Held means: p99 from the moment when the newest row of a message is due to its acknowledgement
+    is within --limit-ms, every row is acknowledged and none waits for a credit for longer. Messages
+    are due at fixed times, whether or not the server keeps up. Server and sensors are a process
+    each. The number is doubled until it is not held, then bisected; each number has a fresh server.
+
+    Without --bundle a few training steps on made-up vibration give a model of default sizes, which
+    takes limpet[training,export]; what it scores means nothing, what it costs does. With one, its
+    golden rows are played.
+
+    --json writes: machine; setting with channels, rate_hz, chunk_ms, message_rows, seconds,
+    warm_up_s, limit_ms, bundle (a folder, or "made"); streams_held (0 for none; with --streams N it
+    is N or 0); and steps, in the order of measuring, with streams, held, p50_ms, p99_ms, p999_ms,
+    max_ms, alert_p50_ms, alert_p99_ms, alert_p999_ms (a chunk more: from a message's oldest row),
+    messages (timed), rows, rows_sent, rows_acknowledged (warm-up included), rows_per_s, server_cpu,
+    sensors_cpu (CPU seconds per second), sensors_late_p99_ms, waited_for_credit (messages),
+    credit_wait_max_ms, refused (messages by code), dropped (by the server's counter), alerts.
+    """
+    from limpet.contracts.bundle import read_bundle
+    from limpet.contracts.errors import UsageError
+    from limpet.runtime.bench.sample_bundle import check_extras, golden_rows, make_bundle
+    from limpet.runtime.bench.streaming import find_largest, make_setting, measure_step
+    from limpet.runtime.demo.children import Children, termination_interrupts
+    from limpet.runtime.machine import describe_machine
+
+    bundle = None if bundle_path is None else read_bundle(bundle_path)
+    values = None if bundle is None else golden_rows(bundle)
+    if values is None:
+        check_extras()
+    columns = (channels or 8) if values is None else values.shape[1]
+    if channels not in (None, columns):
+        raise UsageError(
+            f"--channels {channels}, but --bundle {bundle_path} has {columns}",
+            "leave --channels out, or --bundle",
+        )
+    setting = make_setting(
+        channels=columns,
+        rate_hz=rate_hz,
+        chunk_ms=chunk_ms,
+        seconds=seconds,
+        limit_ms=limit_ms,
+        bundle="made" if bundle is None else str(bundle_path),
+    )
+    steps: list[StreamStep] = []
+    with (
+        termination_interrupts(),
+        tempfile.TemporaryDirectory(prefix="limpet-bench-") as name,
+        Children(Path(name)) as children,
+    ):
+        folder = Path(name)
+        if bundle is None or values is None:
+            click.echo("making a bundle of default sizes from made-up vibration", err=True)
+            bundle, values = make_bundle(children, folder, columns, rate_hz)
+
+        def holds(number: int) -> bool:
+            step = measure_step(children, folder, bundle, values, setting, number)
+            steps.append(step)
+            click.echo(_describe_step(step), err=True)
+            return step.held
+
+        if streams is None:
+            find_largest(holds)
+        else:
+            holds(streams)
+    held = max((step.streams for step in steps if step.held), default=0)
+    report = {
+        "machine": describe_machine(),
+        "setting": setting,
+        "streams_held": held,
+        "steps": steps,
+    }
+    if write_json(json_file, report):
+        return
+    click.echo(_stream_table(steps))
+    click.echo(
+        f"held: {held} streams of {columns} channels at {rate_hz:g} Hz in messages of "
+        f"{setting.message_rows} rows, p99 within {limit_ms:g} ms and nothing lost"
+    )
+
+
+def _describe_step(step: StreamStep) -> str:
+    """One line while the search goes on."""
+    lost = step.rows - step.rows_acknowledged
+    return (
+        f"{step.streams} streams: {'held' if step.held else 'not held'}, p99 {step.p99_ms:.1f} ms"
+        + (f", {lost} of {step.rows} rows not acknowledged" if lost else "")
+    )
+
+
+def _stream_table(steps: Sequence[StreamStep]) -> str:
+    def cpu(seconds: float | None) -> str:
+        return "-" if seconds is None else f"{seconds:.2f}"
+
+    return format_table(
+        [
+            "streams",
+            "held",
+            "p50/p99/p99.9 ms",
+            "row to alert p99 ms",
+            "rows/s",
+            "server CPU",
+            "sensors CPU",
+            "lost",
+            "dropped",
+        ],
+        [
+            [
+                str(step.streams),
+                "yes" if step.held else "no",
+                f"{step.p50_ms:.1f} / {step.p99_ms:.1f} / {step.p999_ms:.1f}",
+                f"{step.alert_p99_ms:.1f}",
+                f"{step.rows_per_s:.0f}",
+                cpu(step.server_cpu),
+                cpu(step.sensors_cpu),
+                str(step.rows - step.rows_acknowledged),
+                ", ".join(f"{name} {n}" for name, n in {**step.refused, **step.dropped}.items())
+                or "-",
+            ]
+            for step in sorted(steps, key=lambda step: step.streams)
+        ],
     )
