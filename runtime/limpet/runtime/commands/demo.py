@@ -36,7 +36,7 @@ EXTRAS = ("training", "export", "dashboard")
     metavar="FACTOR",
     help="Times real time, or max [default: each recording in half a minute].",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 300].")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 200].")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
