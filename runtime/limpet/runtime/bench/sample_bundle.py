@@ -19,8 +19,8 @@ from limpet.runtime.demo.children import Children
 from limpet.runtime.extras import module_of, requirements
 
 STEPS = 20
-SECONDS = 16
-"""Length of the recording, which is also what the streams play."""
+SECONDS, LEAST_ROWS, MOST_ROWS = 16, 1600, 256_000
+"""Length of the recording, which is also what the streams play: in time, within these rows."""
 EXTRAS = ("training", "export")
 
 
@@ -55,7 +55,7 @@ def make_bundle(
         ChildError: Training or export failed.
     """
     check_extras()
-    rows = made_up_vibration(channels, round(SECONDS * max(rate_hz, 100.0)))
+    rows = made_up_vibration(channels, min(max(LEAST_ROWS, round(SECONDS * rate_hz)), MOST_ROWS))
     recording, run, bundle = folder / "normal.npy", folder / "run", folder / "bundle"
     np.save(recording, rows)
     train = children.limpet(
