@@ -32,6 +32,9 @@ NEIGHBOURS = 3
 MOST_WINDOWS = 8192
 CALL_FRAMES = 1024
 QUANTILE = 0.99
+CONSTANT_SCALE = 1e-5
+"""Unit of a channel that is constant in training: its first move is as strange as can be, which is
+what makes the raw-window kNN strongest on SMAP (0.34 instead of 0.28 with a unit of 1)."""
 
 TRAINED = {
     "ours": AnomalyConfig(),
@@ -192,7 +195,8 @@ def fit_baseline(
     pieces = list(train) if not isinstance(train, np.ndarray) or train.ndim == 3 else [train]
     rows = np.concatenate(pieces)
     mean, scale = rows.mean(0), rows.std(0)
-    scale = np.where(scale > 1e-9 * np.maximum(np.abs(mean), 1.0), scale, 1.0)
+    constant = scale <= 1e-9 * np.maximum(np.abs(mean), 1.0)
+    scale = np.where(constant, CONSTANT_SCALE, scale)
     w = min(w, min(map(len, pieces)))
     windows = np.concatenate([windows_of(piece, mean, scale, w) for piece in pieces])
     cut = round(0.75 * len(windows))
