@@ -21,7 +21,7 @@ from limpet.runtime import sensor
 from limpet.runtime.client import Connection
 from limpet.runtime.sensor import ScoredRows, SensorStream
 from limpet.runtime.server import Server
-from limpet.runtime.streams import CREDITS, MAX_ROWS
+from limpet.runtime.stream import CREDITS, MAX_ROWS
 from tests.bundles import MAX_FILL_ROWS, anomaly_manifest, tiny_scorer
 from tests.runtime.serving import (
     CHANNELS,
