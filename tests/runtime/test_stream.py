@@ -393,6 +393,10 @@ def test_streams_have_credits_of_their_own(server: Server) -> None:
         assert isinstance(b.hear()[0], Scores)
 
 
+def waiting(server: Server) -> int:
+    return server._workers[MODEL].waiting
+
+
 def test_after_a_full_queue_a_stream_takes_nothing_until_it_is_opened_again(
     tmp_path: Path,
 ) -> None:
@@ -401,25 +405,29 @@ def test_after_a_full_queue_a_stream_takes_nothing_until_it_is_opened_again(
         server = stack.enter_context(serving(tmp_path, queue=1))
         engine = obedient(server, MODEL)
         pump = stack.enter_context(RawStream(server.listening[0]))
+        other = stack.enter_context(RawStream(server.listening[0], "other"))
         engine.gate.clear()
         pump.tell(pump.samples(0), {"values": calm(8)})
-        until(lambda: engine.runs)  # the first one runs, the second one waits
-        for i in (1, 2):
-            pump.tell(pump.samples(8 * i), {"values": calm(8)})
+        until(lambda: engine.runs)  # the first one runs, the other stream waits
+        other.tell(other.samples(0), {"values": calm(8)})
+        until(lambda: waiting(server) == 1)
+        pump.tell(pump.samples(8), {"values": calm(8)})
         reply, _ = pump.hear()
         assert isinstance(reply, Rejected)
         assert reply.code == "overloaded"
         assert "open the stream again" in reply.hint
+        for sequence in (8, 16):  # a stream that has its place may fill it
+            other.tell(other.samples(sequence), {"values": calm(8)})
         engine.gate.set()
-        answers = [pump.hear()[0] for _ in range(2)]
-        assert [a.sequence for a in answers if isinstance(a, Scores)] == [0, 8]
-        reply, _, _ = pump.push(24, calm(8))
+        assert isinstance(pump.hear()[0], Scores)
+        assert [other.hear()[0].sequence for _ in range(3)] == [0, 8, 16]  # type: ignore[union-attr]
+        reply, _, _ = pump.push(16, calm(8))
         assert isinstance(reply, Rejected)
         assert reply.code == "unknown_stream"
         opened = pump.ask(pump.opening())
         assert isinstance(opened, StreamOpened)
-        assert opened.next_sequence == 16
-        assert push(pump, 16, calm(8))[1] == [SCORED] * 8
+        assert opened.next_sequence == 8
+        assert push(pump, 8, calm(8))[1] == [SCORED] * 8
 
 
 # Failures ----------------------------------------------------------------------------------------

@@ -98,10 +98,12 @@ class Prepared:
         Returns:
             Scores, float32 (n,).
         """
-        newest = np.searchsorted(self.ends, np.arange(len(self.states)), side="right")
-        scores = np.concatenate([[np.float32(held)], frame_scores])[newest].astype(np.float32)
-        scores[self.states > LAST_SCORED] = np.nan
-        return scores
+        if len(frame_scores) == len(self.states):  # each row is a frame
+            scores = frame_scores
+        else:
+            newest = np.searchsorted(self.ends, np.arange(len(self.states)), side="right")
+            scores = np.concatenate([np.array([held], np.float32), frame_scores])[newest]
+        return np.where(self.states <= LAST_SCORED, scores, np.float32(np.nan))
 
 
 class SignalPreprocessor:

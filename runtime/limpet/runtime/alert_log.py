@@ -104,6 +104,7 @@ class AlertLog:
             return
         with self._lock:
             opened: dict[str, int] = {}
+            unnumbered = [alert for alert in alerts if not alert.incident]
             for sequence, alert in enumerate(alerts, start=self._last + 1):
                 alert.log_id, alert.sequence = self.log_id, sequence
                 if alert.event == "open":
@@ -120,6 +121,8 @@ class AlertLog:
                         ],
                     )
             except sqlite3.Error as error:
+                for alert in unnumbered:  # they may be appended again, and get other numbers
+                    alert.incident = 0
                 raise AlertLogError(
                     f"alert log {self._path} cannot be written: {error}",
                     "check the disk's free space: nothing is acknowledged until it can be",

@@ -151,11 +151,12 @@ class IoLoop:
         """Sends a reply; from another thread through the mailbox."""
         frames = encode(reply, tensors)
         if threading.get_ident() == self._thread:
-            self._send(identity, frames)
+            self.send(identity, frames)
         else:
-            self.mailbox.put(functools.partial(self._send, identity, frames))
+            self.mailbox.put(functools.partial(self.send, identity, frames))
 
-    def _send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
+    def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
+        """Sends to a peer, in the I/O thread; a message that nobody takes is counted."""
         try:
             send_frames(self._router, [identity, *frames])
         except zmq.Again:

@@ -77,7 +77,7 @@ class Server:
         inference = InferenceRequests(
             self._models, self._workers, self._clock, self._metrics, self._refusals
         )
-        streams = StreamRequests(self._streams, self._workers, self._io.mailbox, self._refusals)
+        streams = StreamRequests(self._streams, self._workers, self._log, self._io, self._refusals)
         # Each answers, raises RejectedError, or submits a job that answers.
         self._handlers: dict[type[Request], Callable[..., None]] = {
             messages.Hello: self._hello,

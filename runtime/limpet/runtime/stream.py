@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -14,13 +15,13 @@ import numpy as np
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import EngineError, RejectedError
 from limpet.contracts.messages import OpenStream, Samples, Scores, StreamOpened
-from limpet.contracts.scoring import RowScores
+from limpet.contracts.scoring import RowScores, SignalScorer
 from limpet.contracts.signals import LAST_SCORED, Float32, RowState, States
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.config import StreamConfig
 from limpet.runtime.models import ServedModel
-from limpet.runtime.stream_alerts import StreamAlerts
+from limpet.runtime.stream_alerts import Draft, StreamAlerts
 
 CREDITS = 16
 """Unanswered `Samples` that one stream may have."""
@@ -31,7 +32,32 @@ REMEMBERED_GAPS = 64
 _LAST_ROW, _LAST_NS = 2**62, 2**63 - 1
 """Largest row number and time that an alert can carry."""
 
+_STATE_NAMES = [state.name.lower() for state in RowState]
+
 Answer = tuple[Scores, Tensors]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A message of a stream whose new rows are to be scored.
+
+    Attributes:
+        stream: Whose.
+        request: Its header.
+        rows: The model's channels: rows to fill a gap, and new ones. (n, c)
+        known: Rows of the message before those, that came before.
+        first: Number of the first of `rows`.
+        gap: Rows missing before the new ones.
+        skipped: Of these, rows that are too many to be filled.
+    """
+
+    stream: Stream
+    request: Samples
+    rows: Array
+    known: int
+    first: int
+    gap: int
+    skipped: int
 
 
 class Stream:
@@ -67,6 +93,7 @@ class Stream:
         self._next_sequence: int | None = None
         self._last_state = RowState.WARMING_UP
         self._columns: list[int] = []
+        self._all_columns = False
         self._width = 0
         self._answers: OrderedDict[int, Answer] = OrderedDict()
         self._gaps: list[tuple[int, int]] = []
@@ -103,6 +130,7 @@ class Stream:
         """Takes the session's first message, or the same again after a reconnect."""
         signal = self.model.manifest.signal()
         self._columns = [request.channels.index(name) for name in signal.channels]
+        self._all_columns = self._columns == list(range(len(request.channels)))
         self._width = len(request.channels)
         if self._next_sequence is None:
             self._next_sequence = request.next_sequence
@@ -117,8 +145,8 @@ class Stream:
             threshold=self._alerts.threshold,
         )
 
-    def push(self, request: Samples, values: Array) -> Answer:
-        """Scores rows and makes their alerts durable.
+    def begin(self, request: Samples, values: Array) -> Pending | Answer:
+        """Takes a message: what of it is to be scored, or its answer where nothing is.
 
         Args:
             request: The header.
@@ -126,25 +154,69 @@ class Stream:
 
         Raises:
             RejectedError: The rows do not fit what was announced.
-            EngineError, AlertLogError: Nothing of these rows is acknowledged; the stream warms up
-                anew.
         """
         self._check(request, values)
         if (old := self._answers.get(request.sequence)) and len(old[1]["scores"]) == len(values):
             self._counts["repeated"] += len(values)
             answer, tensors = old
             return msgspec.structs.replace(answer, id=request.id), tensors
-        states: States = np.empty(len(values), np.uint8)
-        scores_n: Float32 = np.full(len(values), np.nan, np.float32)
         known = min(max(0, self.next_sequence - request.sequence), len(values))
-        states[:known] = self._known_rows(request.sequence, known)
-        if known < len(values):
-            rows = self._score(request, request.sequence + known, values[known:, self._columns])
-            new = len(values) - known
-            states[known:], scores_n[known:] = rows.states[-new:], rows.scores[-new:]
-            self._last_state = RowState(int(states[-1]))
-        for state, count in zip(*np.unique(states, return_counts=True), strict=True):
-            self._counts[RowState(int(state)).name.lower()] += int(count)
+        if known == len(values):
+            scores_n: Float32 = np.full(known, np.nan, np.float32)
+            return self._answer(request, self._known_rows(request.sequence, known), scores_n)
+        first, rows = request.sequence + known, values[known:]
+        if not self._all_columns:
+            rows = rows[:, self._columns]
+        gap = first - self.next_sequence
+        if gap > self._scorer.preprocessor.longest_fill_rows:
+            self._scorer.reset()
+            return Pending(self, request, rows, known, first, gap, skipped=gap)
+        if gap > 0:
+            # Missing rows count as unmeasured where they are few enough to be filled.
+            unmeasured = np.full((gap, rows.shape[1]), np.nan, rows.dtype)
+            rows, first = np.concatenate([unmeasured, rows]), self.next_sequence
+        return Pending(self, request, rows, known, first, gap, skipped=0)
+
+    @property
+    def scorer(self) -> SignalScorer:
+        """What scores a `Pending`."""
+        return self._scorer
+
+    def draft(self, pending: Pending, rows: RowScores) -> Draft:
+        """The alerts of scored rows; raises where no acknowledgement may follow."""
+        if not np.isfinite(rows.scores[rows.states <= LAST_SCORED]).all():
+            raise EngineError(f"model {self.model.name!r} gave a score that is not finite")
+        return self._alerts.draft(pending.request, pending.first, rows, pending.skipped)
+
+    def finish(self, pending: Pending, rows: RowScores, draft: Draft) -> Answer:
+        """The acknowledgement, once the alerts are in the log."""
+        self._alerts.keep(draft)
+        if pending.gap > 0:
+            self._counts["gaps"] += 1
+            self._counts["missing"] += pending.gap
+            missing = (self.next_sequence, self.next_sequence + pending.gap)
+            self._gaps = [*self._gaps, missing][-REMEMBERED_GAPS:]
+        states, scores_n = rows.states, rows.scores
+        self._next_sequence = pending.first + len(states)
+        self._last_state = RowState(int(states[-1]))
+        if pending.gap > 0:
+            new = self._next_sequence - pending.request.sequence
+            states, scores_n = states[-new:], scores_n[-new:]
+        if pending.known:
+            before = self._known_rows(pending.request.sequence, pending.known)
+            states = np.concatenate([before, states])
+            scores_n = np.concatenate([np.full(pending.known, np.nan, np.float32), scores_n])
+        return self._answer(pending.request, states, scores_n)
+
+    def fail(self) -> None:
+        """Warms up anew: nothing of the rows that were begun is acknowledged."""
+        self._scorer.reset()
+        self._last_state = RowState.WARMING_UP
+
+    def _answer(self, request: Samples, states: States, scores_n: Float32) -> Answer:
+        for state, count in enumerate(np.bincount(states).tolist()):
+            if count:
+                self._counts[_STATE_NAMES[state]] += count
         answer = Scores(
             id=request.id,
             stream=self.name,
@@ -152,7 +224,7 @@ class Stream:
             next_sequence=self.next_sequence,
             incident=self._alerts.incident,
         )
-        tensors = {"scores": scores_n, "states": states}
+        tensors: Tensors = {"scores": scores_n, "states": states}
         self._answers[request.sequence] = answer, tensors
         while len(self._answers) > CREDITS:
             self._answers.popitem(last=False)
@@ -162,7 +234,7 @@ class Stream:
         if self._next_sequence is None:
             raise RejectedError("unknown_stream", f"stream {self.name!r} was refused when opened")
         if (
-            values.dtype.name not in ("float32", "float64")
+            values.dtype not in (np.float32, np.float64)
             or values.ndim != 2
             or values.shape[1] != self._width
         ):
@@ -190,33 +262,3 @@ class Stream:
         for start, stop in self._gaps:
             states[(rows >= start) & (rows < stop)] = RowState.LATE
         return states
-
-    def _score(self, request: Samples, first: int, values: Array) -> RowScores:
-        """Scores rows from number `first` on; what they change is kept if all of it succeeds.
-
-        Rows missing before them count as unmeasured where they are few enough to be filled, and
-        stand in front of the result.
-        """
-        gap, skipped = first - self.next_sequence, 0
-        try:
-            if gap > self._scorer.preprocessor.longest_fill_rows:
-                self._scorer.reset()
-                skipped = gap
-            elif gap > 0:
-                unmeasured = np.full((gap, values.shape[1]), np.nan, values.dtype)
-                values, first = np.concatenate([unmeasured, values]), self.next_sequence
-            rows = self._scorer.push(values)
-            if not np.isfinite(rows.scores[rows.states <= LAST_SCORED]).all():
-                raise EngineError(f"model {self.model.name!r} gave a score that is not finite")
-            self._alerts.push(request, first, rows, skipped)
-        except BaseException:
-            self._scorer.reset()
-            self._last_state = RowState.WARMING_UP
-            raise
-        if gap > 0:
-            self._counts["gaps"] += 1
-            self._counts["missing"] += gap
-            missing = (self.next_sequence, self.next_sequence + gap)
-            self._gaps = [*self._gaps, missing][-REMEMBERED_GAPS:]
-        self._next_sequence = first + len(values)
-        return rows

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from limpet.contracts.clock import Clock
-from limpet.contracts.detector import Detector, Event
+from limpet.contracts.detector import Detector
 from limpet.contracts.errors import TensorError
 from limpet.contracts.messages import Alert, ChannelShare, Samples
 from limpet.contracts.scoring import RowScores, SignalScorer
@@ -16,6 +16,15 @@ from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.attribution import attribute_channels
 from limpet.runtime.config import StreamConfig
 from limpet.runtime.models import ServedModel
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What some rows of a stream come to, as long as their alerts are not in the log."""
+
+    detector: Detector
+    alerts: list[Alert]
+    start_ns: int
 
 
 class StreamAlerts:
@@ -26,7 +35,7 @@ class StreamAlerts:
         scorer: What scores it, asked for what a score looks back on.
         model: The same for all streams of the model.
         config: Thresholds and rows.
-        log: Where alerts go.
+        log: Where alerts go: one that is open there goes on.
         clock: The server's.
 
     Attributes:
@@ -44,7 +53,7 @@ class StreamAlerts:
         clock: Clock,
     ) -> None:
         self._stream, self._scorer, self._model = stream, scorer, model
-        self._log, self._clock = log, clock
+        self._clock = clock
         self._detector = make_detector(model, config)
         self.incident = self._start_ns = self.recorded = 0
         if (newest := log.open_incident(stream)) is not None:
@@ -58,8 +67,8 @@ class StreamAlerts:
         """A row scoring at least this is anomalous."""
         return self._detector.threshold
 
-    def push(self, request: Samples, first: int, rows: RowScores, skipped: int) -> None:
-        """Makes the alerts of some rows durable; where that fails, nothing has changed.
+    def draft(self, request: Samples, first: int, rows: RowScores, skipped: int) -> Draft:
+        """What some rows come to; nothing has changed before `keep`.
 
         Args:
             request: The message that brought them.
@@ -68,28 +77,20 @@ class StreamAlerts:
             skipped: Rows before them that never came.
 
         Raises:
-            AlertLogError, EngineError: They are not in the log.
+            EngineError: The engine failed to say why.
         """
-        detector = copy.copy(self._detector)
+        if not skipped and self._detector.ignores(rows.scores):
+            return Draft(self._detector, [], self._start_ns)
+        detector, start_ns = copy.copy(self._detector), self._start_ns
         if skipped:
             detector.skip(skipped)
-        if events := detector.push(rows.scores):
-            self._record(request, first, rows, events)
-        self._detector = detector
-
-    def _record(
-        self, request: Samples, first: int, rows: RowScores, events: Sequence[Event]
-    ) -> None:
-        """Appends the alerts of `events` among rows from number `first` on to the log."""
-        if not events:
-            return
         period_ns = 1e9 / request.rate_hz
 
         def time_of(row: int) -> int:
             return max(0, request.first_time_ns + round((row - request.sequence) * period_ns))
 
-        alerts, incident, start_ns = [], self.incident, self._start_ns
-        for event in events:
+        alerts, incident = [], self.incident
+        for event in detector.push(rows.scores):
             row = first + event.index
             if event.kind == "open":
                 incident = 0  # the log numbers it
@@ -114,11 +115,16 @@ class StreamAlerts:
                     recorded_ns=self._clock.now_ns(),
                 )
             )
-        self._log.append(alerts)
-        last = alerts[-1]
-        self.incident = 0 if last.event == "close" else last.incident
-        self._start_ns = start_ns
-        self.recorded += len(alerts)
+        return Draft(detector, alerts, start_ns)
+
+    def keep(self, draft: Draft) -> None:
+        """Goes on from a draft whose alerts are in the log."""
+        self._detector = draft.detector
+        if draft.alerts:
+            last = draft.alerts[-1]
+            self.incident = 0 if last.event == "close" else last.incident
+            self._start_ns = draft.start_ns
+            self.recorded += len(draft.alerts)
 
     def _attribute(self, rows: RowScores, index: int) -> list[ChannelShare]:
         frame = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
