@@ -27,7 +27,7 @@ import numpy as np
 from limpet.contracts.fingerprints import Fingerprint
 from limpet.contracts.signals import Float32
 
-REMEMBERED = 1024
+REMEMBERED = 256
 """Incidents that a new one is compared with at most: the newest."""
 FOUNDERS_REMEMBERED = 64
 """Groups after which what they share is forgotten, as the memory of a running mean."""

@@ -55,7 +55,7 @@ class Fingerprinter:
         if not len(rows.embeddings):
             return
         self._newest = rows.embeddings[-1].copy()
-        calm = self._calm_of(rows, len(rows.embeddings))[-CALM_FRAMES:]
+        calm = self._calm_of(rows, len(rows.embeddings))
         if len(calm):
             self._calm.append(calm)
             self._count += len(calm)
@@ -87,7 +87,8 @@ class Fingerprinter:
         return (deviation / length).astype(np.float32) if length > 0.0 else None
 
     def _calm_of(self, rows: RowScores, frames: int) -> Float32:
-        """Those of the first frames that are calm, a copy. (k, e)"""
+        """The newest calm ones of the first frames, a copy. (k, e)"""
         scores = rows.scores[rows.prepared.ends[:frames]]  # NaN where not scored, so never calm
-        calm: Float32 = rows.embeddings[:frames][scores < self._release_threshold]
-        return calm
+        calm = np.flatnonzero(scores < self._release_threshold)[-CALM_FRAMES:]
+        embeddings: Float32 = rows.embeddings[calm]
+        return embeddings
