@@ -109,6 +109,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     items = load_all(options.data)
     if options.pictures:
+        drawn = ("ours", *methods.BASELINES)
+        cells = [Cell(method, SEEDS[0], item) for method in drawn for item in items]
+        absent = sum(not (folder / cell.file).exists() for cell in cells)
+        if absent:
+            raise SystemExit(f"{absent} cells are not in {folder}: run without --pictures first")
         results = json.loads(options.json_file.read_text())["results"]
         paths = draw_all(
             options.json_file.parent, items, results, lambda cell: np.load(folder / cell.file)

@@ -134,10 +134,17 @@ def _panels(
     order = [int(i) for i in np.argsort(ours, kind="stable")]
     places = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
     chosen = list(dict.fromkeys(list(places.values())[: 4 - datasets]))
-    names = {index: name for name, index in reversed(places.items())}
+    many = len(items)
+    names = {i: f"{name} of {many}" if many > 1 else "the only one" for name, i in places.items()}
     others = _figures([items[i] for i in chosen], baseline, load)
     return [
-        _panel(items[i], baseline, load, (ours[i], other), f"{names[i]} of {len(items)}")
+        _panel(
+            items[i],
+            baseline,
+            load,
+            (ours[i], other),
+            names[i],
+        )
         for i, other in zip(chosen, others, strict=True)
     ]
 
