@@ -63,7 +63,12 @@ def chains(draw: st.DrawFn, channels: int) -> list[SignalStep]:
 def streams(draw: st.DrawFn) -> tuple[list[SignalStep], Rows]:
     """A chain, and rows with values missing here and there and channels dead for a while."""
     channels = draw(st.integers(1, 3))
-    chain = draw(chains(channels))
+    return draw(chains(channels)), draw(recordings(channels))
+
+
+@st.composite
+def recordings(draw: st.DrawFn, channels: int) -> Rows:
+    """Rows with values missing here and there and channels dead for a while."""
     good = st.floats(-100, 100, width=32)
     value = st.one_of(good, good, good, good, st.sampled_from(BROKEN))
     length = draw(st.integers(0, 60))
@@ -72,7 +77,7 @@ def streams(draw: st.DrawFn) -> tuple[list[SignalStep], Rows]:
         start, stop = draw(st.integers(0, 60)), draw(st.integers(0, 12))
         dead = draw(st.lists(st.integers(0, channels - 1), max_size=3))
         rows[start : start + stop, dead or slice(None)] = np.nan
-    return chain, rows
+    return rows
 
 
 @st.composite
@@ -80,3 +85,19 @@ def cuts(draw: st.DrawFn) -> tuple[list[SignalStep], Rows, list[int]]:
     """A stream, and where to cut it into chunks; empty chunks are chunks too."""
     chain, rows = draw(streams())
     return chain, rows, sorted(draw(st.lists(st.integers(0, len(rows)), max_size=8)))
+
+
+Fleet = tuple[list[SignalStep], list[Rows], list[list[int | None]]]
+"""A chain, a recording of each stream, and for each call how many rows of each stream it takes."""
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    """Streams of one chain that meet in some calls; None is a stream that is not in a call."""
+    channels = draw(st.integers(1, 3))
+    chain = draw(chains(channels))
+    count = draw(st.integers(2, 4))
+    rows = [draw(recordings(channels)) for _ in range(count)]
+    size = st.one_of(st.none(), st.sampled_from([4, 8]), st.integers(0, 20))
+    calls = st.lists(st.lists(size, min_size=count, max_size=count), min_size=1, max_size=8)
+    return chain, rows, draw(calls)

@@ -30,8 +30,10 @@ from limpet.contracts.signals import LAST_SCORED, RowState
 from limpet.contracts.tensors import DTYPES, TensorSpec
 from limpet.contracts.wire import MAX_REPLY_HEADER_BYTES, MAX_REQUEST_HEADER_BYTES
 from limpet.runtime.config import ServerSection
-from limpet.runtime.server import FUTURE_NS, HANDSHAKE_S, MAX_REASON_CHARS, MAX_SUBSCRIPTION_BYTES
-from limpet.runtime.streams import CREDITS, MAX_ROWS
+from limpet.runtime.inference import FUTURE_NS
+from limpet.runtime.io_loop import HANDSHAKE_S, MAX_SUBSCRIPTION_BYTES
+from limpet.runtime.replies import MAX_REASON_CHARS
+from limpet.runtime.stream import CREDITS, MAX_ROWS
 from tests.contracts import wire_golden
 
 WIRE = (Path(messages.__file__).parent / "WIRE.md").read_text(encoding="utf-8")

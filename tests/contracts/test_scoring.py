@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from limpet.contracts.errors import BundleError, EngineError, TensorError
 from limpet.contracts.manifest import Manifest
-from limpet.contracts.scoring import RowScores, SignalScorer, StreamingModel
+from limpet.contracts.scoring import RowScores, SignalScorer, StreamingModel, score_together
 from limpet.contracts.signal_steps import BandEnergies, HoldLast, LookBack, SignalStep, features_of
 from limpet.contracts.signals import LAST_SCORED, Float32, RowState
 from limpet.contracts.tensors import Tensors, TensorSpec
 from tests.bundles import anomaly_manifest, identity_bundle, tiny_scorer
-from tests.contracts.signal_streams import Rows, cuts, streams
+from tests.contracts.signal_streams import Fleet, Rows, cuts, fleets, streams
 
 Chain = Sequence[SignalStep]
 
@@ -114,6 +114,40 @@ def test_any_chunking_gives_the_same_scores(
     for field in ("scores", "embeddings", "states"):
         chunked = np.concatenate([getattr(part, field) for part in parts])
         np.testing.assert_array_equal(chunked, getattr(whole, field), field)
+
+
+@given(fleets(), st.integers(1, 50))
+def test_streams_scored_together_are_as_alone(fleet: Fleet, max_frames: int) -> None:
+    chain, recordings, calls = fleet
+    manifest = manifest_of(chain, recordings[0].shape[1])
+    together = [SignalScorer(manifest, sums, max_frames=max_frames) for _ in recordings]
+    alone = [SignalScorer(manifest, sums) for _ in recordings]
+    at = [0] * len(recordings)
+    for sizes in calls:
+        who = [i for i, size in enumerate(sizes) if size is not None]
+        chunks = [recordings[i][at[i] : at[i] + (sizes[i] or 0)] for i in who]
+        for i, chunk in zip(who, chunks, strict=True):
+            at[i] += len(chunk)
+        for i, chunk, found in zip(
+            who, chunks, score_together([together[i] for i in who], chunks), strict=True
+        ):
+            assert isinstance(found, RowScores)
+            wanted = alone[i].push(chunk)
+            np.testing.assert_array_equal(found.states, wanted.states)
+            np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(found.embeddings, wanted.embeddings, rtol=1e-5, atol=1e-5)
+
+
+def test_streams_of_equally_many_frames_share_a_call_up_to_its_most_frames() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def watched(inputs: Tensors) -> Tensors:
+        shapes.append(inputs["samples"].shape)
+        return sums(inputs)
+
+    scorers = [SignalScorer(anomaly_manifest(), watched, max_frames=40) for _ in range(7)]
+    score_together(scorers, [np.ones((n, 2)) for n in (8, 20, 8, 8, 8, 8, 8)])
+    assert sorted(shapes) == [(1, 8, 2), (1, 20, 2), (5, 8, 2)]
 
 
 @given(streams())
@@ -338,6 +372,40 @@ def test_an_engine_that_fails_is_heard_and_after_a_reset_the_stream_is_new() -> 
     broken = False
     scorer.reset()
     np.testing.assert_array_equal(scorer.push(rows).scores, first)
+
+
+def test_where_a_call_for_several_streams_fails_each_is_tried_alone() -> None:
+    def run(inputs: Tensors) -> Tensors:
+        if (inputs["samples"] == 7.0).any():
+            raise EngineError("seven")
+        return sums(inputs)
+
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(20, 2)) for _ in range(4)]
+    rows[2][11] = 7.0
+    scorers = [SignalScorer(anomaly_manifest(), run) for _ in rows]
+    alone = [SignalScorer(anomaly_manifest(), sums) for _ in rows]
+    for chunk in (slice(0, 8), slice(8, 20)):
+        found = score_together(scorers, [each[chunk] for each in rows])
+        wanted = [one.push(each[chunk]) for one, each in zip(alone, rows, strict=True)]
+        for i in (0, 1, 3):
+            np.testing.assert_array_equal(getattr(found[i], "scores", None), wanted[i].scores)
+    assert isinstance(found[2], EngineError)
+
+
+@pytest.mark.parametrize("name", ["embedding", "score", "next_state"])
+def test_outputs_of_another_number_of_streams_fail_and_change_no_state(name: str) -> None:
+    def run(inputs: Tensors) -> Tensors:
+        outputs = sums(inputs)
+        return {**outputs, name: outputs[name][:-1]} if len(inputs["samples"]) > 1 else outputs
+
+    rows = np.random.default_rng(0).normal(size=(3, 20, 2))
+    scorers = [SignalScorer(anomaly_manifest(), run) for _ in rows]
+    for _ in range(2):
+        found = score_together(scorers, list(rows))
+    for each, one in zip(found, rows, strict=True):
+        wanted = SignalScorer(anomaly_manifest(), sums).push(np.concatenate([one, one]))
+        np.testing.assert_array_equal(getattr(each, "scores", None), wanted.scores[20:])
 
 
 def test_rows_of_another_form_are_refused_and_change_nothing() -> None:

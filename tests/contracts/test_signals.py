@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import TensorError
+from limpet.contracts.signal_runners import runner_of
 from limpet.contracts.signal_steps import (
     LEVEL_FRAMES,
     BandEnergies,
@@ -28,7 +29,6 @@ from limpet.contracts.signal_steps import (
     Standardize,
     StreamBaseline,
     features_of,
-    runner_of,
 )
 from limpet.contracts.signals import (
     LAST_SCORED,
@@ -38,8 +38,9 @@ from limpet.contracts.signals import (
     SignalPreprocessor,
     States,
     prepare_stretches,
+    prepare_together,
 )
-from tests.contracts.signal_streams import BROKEN, Rows, chains, cuts, streams
+from tests.contracts.signal_streams import BROKEN, Fleet, Rows, chains, cuts, fleets, streams
 
 
 def in_one(chain: Sequence[SignalStep], rows: Rows) -> Prepared:
@@ -202,6 +203,24 @@ def test_any_chunking_gives_the_same_states_and_frames(
 ) -> None:
     chain, rows, at = cut
     assert_same(in_chunks(chain, rows, at), in_one(chain, rows))
+
+
+@given(fleets())
+def test_streams_prepared_together_are_as_alone(fleet: Fleet) -> None:
+    chain, recordings, rounds = fleet
+    channels = recordings[0].shape[1]
+    together = [SignalPreprocessor(chain, channels) for _ in recordings]
+    alone = [SignalPreprocessor(chain, channels) for _ in recordings]
+    at = [0] * len(recordings)
+    for sizes in rounds:
+        who = [i for i, size in enumerate(sizes) if size is not None]
+        chunks = []
+        for i in who:
+            chunks.append(recordings[i][at[i] : at[i] + (sizes[i] or 0)])
+            at[i] += len(chunks[-1])
+        found = prepare_together([together[i] for i in who], chunks)
+        for i, prepared, chunk in zip(who, found, chunks, strict=True):
+            assert_same(prepared, alone[i].push(chunk))
 
 
 @given(streams())
@@ -486,9 +505,13 @@ def test_a_level_has_every_bit_the_same_in_any_chunking(features: int) -> None:
     )
     values = np.random.default_rng(0).normal(size=(300, features))
     present = np.ones(values.shape, bool)
-    chunked = runner_of(step)
-    parts = [chunked(values[i : i + 1], present[i : i + 1]) for i in range(len(values))]
-    np.testing.assert_array_equal(np.concatenate(parts), runner_of(step)(values, present))
+    runner = runner_of(step)
+    whole = runner(values[None], present[None], np.zeros((1, runner.size)), 0)[0]
+    memory = np.zeros((1, runner.size))
+    for i in range(len(values)):
+        row = slice(i, i + 1)
+        found = runner(values[None, row], present[None, row], memory, i % LEVEL_FRAMES)
+        np.testing.assert_array_equal(found[0], whole[row])
 
 
 def test_a_level_follows_a_step_with_its_time_constant() -> None:

@@ -17,7 +17,8 @@ from limpet.contracts.messages import Alert, ChannelShare, Heartbeat, Published
 from limpet.contracts.wire import decode_published, encode
 from limpet.runtime import alert_feed
 from limpet.runtime.alert_feed import AlertFeed, Event, LogReplaced, ServerBack, ServerSilent
-from limpet.runtime.server import GREETING_S, Server
+from limpet.runtime.io_loop import GREETING_S
+from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, Proxy, serving, until
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
@@ -64,7 +65,7 @@ def raise_alerts(server: Server, count: int) -> None:
 def publish(server: Server, message: Published) -> None:
     """Publishes what the server's log knows nothing of."""
     topic = messages.ALERT_TOPIC if isinstance(message, Alert) else messages.HEARTBEAT_TOPIC
-    server._mailbox.put(functools.partial(server._publish, topic, encode(message)))
+    server._io.mailbox.put(functools.partial(server._io.publish, topic, encode(message)))
 
 
 def take(feed: AlertFeed, count: int) -> list[Event]:
@@ -209,7 +210,9 @@ def test_an_alert_published_twice_comes_once(server: Server) -> None:
 def test_bytes_that_are_no_message_are_passed_over(server: Server) -> None:
     with AlertFeed(server.listening[0]) as feed:
         for frames in ([b"\xff"], [b""], [b"a", b"b"], []):
-            server._mailbox.put(functools.partial(server._publish, messages.ALERT_TOPIC, frames))
+            server._io.mailbox.put(
+                functools.partial(server._io.publish, messages.ALERT_TOPIC, frames)
+            )
         assert rest(feed, server) == []
 
 
@@ -221,7 +224,7 @@ def test_a_subscriber_that_is_slow_beyond_all_queues_still_gets_every_alert(
     with AlertFeed(server.listening[0]) as feed:
         for _ in range(count // 1000):
             server._log.append([alert(text="x" * 1000) for _ in range(1000)])
-        until(lambda: not server._mailbox._calls)
+        until(lambda: not server._io.mailbox._calls)
         assert numbers(take(feed, count)) == list(range(1, count + 1))
         assert asked(server) - pages > 2, "nothing was dropped, so nothing was recovered"
         assert numbers(rest(feed, server)) == []

@@ -26,7 +26,8 @@ from limpet.contracts.messages import Infer, Rejected, Reply, Result, Stale
 from limpet.contracts.wire import decode_request, encode
 from limpet.runtime import client
 from limpet.runtime.client import Connection, RobotClient, same_transport
-from limpet.runtime.server import FUTURE_NS, Server
+from limpet.runtime.inference import FUTURE_NS
+from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, Proxy, obedient, serving, until
 
 SECOND = 10**9

@@ -7,13 +7,13 @@ import functools
 import random
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limpet.runtime.scheduler import INLINE_BUDGET_NS, Mailbox, ModelWorker
+from limpet.runtime.scheduler import INLINE_BUDGET_NS, MOST_TOGETHER, Mailbox, ModelWorker
 
 PATIENCE_S = 20.0
 """Longest wait for what must happen; far more than it takes."""
@@ -319,3 +319,59 @@ def test_what_a_mailboxs_call_leaves_in_it_runs_as_well() -> None:
     mailbox.put(lambda: mailbox.put(lambda: ran.append("second")))
     mailbox.run()
     assert ran == ["second"]
+
+
+# Lanes -------------------------------------------------------------------------------------------
+
+
+def test_a_batch_takes_one_item_of_each_lane_and_lanes_stay_in_order() -> None:
+    batches: list[list[str]] = []
+    run = functools.partial(_note, batches)
+    with worker() as made, busy(made):
+        for item in ("a1", "a2", "b1", "a3", "c1", "b2"):
+            assert made.submit_to(item[0], item, 10, run)
+        assert made.waiting == 6
+    assert batches == [["a1", "b1", "c1"], ["a2", "b2"], ["a3"]]
+
+
+def _note(batches: list[list[str]], items: Sequence[str]) -> None:
+    batches.append(list(items))
+
+
+def test_a_batch_has_a_limit_and_the_rest_goes_on_after_other_jobs() -> None:
+    ran: list[object] = []
+
+    def run(items: Sequence[int]) -> None:
+        ran.append(len(items))
+
+    with worker() as made, busy(made):
+        for lane in range(MOST_TOGETHER + 5):
+            assert made.submit_to(lane, lane, 10, run)
+            assert made.submit_to(lane, lane, 10, run)
+        made.submit(functools.partial(ran.append, "job"))
+    # 69 lanes of two items; those that have more go behind the job.
+    assert ran == [MOST_TOGETHER, MOST_TOGETHER, "job", 10]
+
+
+def test_a_lane_takes_one_place_of_the_queue_and_has_a_limit_of_its_own() -> None:
+    batches: list[list[str]] = []
+    run = functools.partial(_note, batches)
+    with worker(capacity=2) as made:
+        with busy(made):
+            accepted = [
+                made.submit_to(item[0], item, 2, run) for item in ("a1", "a2", "a3", "b1", "c1")
+            ]
+            assert accepted == [True, True, False, True, False]
+            assert not made.submit(lambda: None)
+        assert made.stop(PATIENCE_S)
+        assert not made.submit_to("d", "d1", 2, run)
+    assert batches == [["a1", "b1"], ["a2"]]
+
+
+def test_jobs_of_higher_priority_leave_the_queue_before_a_batch() -> None:
+    ran: list[object] = []
+    with worker() as made, busy(made):
+        made.submit_to("a", "a", 1, lambda items: ran.append(list(items)))
+        made.submit(functools.partial(ran.append, "low"), priority=-1)
+        made.submit(functools.partial(ran.append, "high"), priority=1)
+    assert ran == ["high", ["a"], "low"]

@@ -21,15 +21,17 @@ from limpet.runtime import sensor
 from limpet.runtime.client import Connection
 from limpet.runtime.sensor import ScoredRows, SensorStream
 from limpet.runtime.server import Server
-from limpet.runtime.streams import CREDITS, MAX_ROWS
+from limpet.runtime.stream import CREDITS, MAX_ROWS
 from tests.bundles import MAX_FILL_ROWS, anomaly_manifest, tiny_scorer
 from tests.runtime.serving import (
     CHANNELS,
     PATIENCE_S,
     WARM_UP_ROWS,
     Proxy,
+    RawStream,
     obedient,
     serving,
+    until,
 )
 
 SCORED, FILLED, PARTIAL, WARMING_UP, HOLE, REPEATED, LATE = RowState
@@ -217,10 +219,14 @@ def test_a_slow_server_is_waited_for_as_long_as_it_acknowledges_something(
 def test_a_full_queue_delays_rows_and_keeps_their_order(tmp_path: Path) -> None:
     values = noise(300)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(tmp_path, queue=2))
+        server = stack.enter_context(serving(tmp_path, queue=1))
         engine = obedient(server, MODEL)
         pump = stack.enter_context(connect(server.listening[0]))
+        others = [stack.enter_context(RawStream(server.listening[0], name)) for name in "ab"]
         engine.gate.clear()
+        for other, under_way in zip(others, (0, 1), strict=True):  # one runs, one waits
+            other.tell(other.samples(0), {"values": noise(WARM_UP_ROWS)})
+            until(lambda n=under_way: engine.runs and server._workers[MODEL].waiting == n)
         threading.Timer(0.1, engine.gate.set).start()
         parts = []
         for start in range(0, 300, 10):

@@ -498,7 +498,7 @@ def test_a_server_may_be_stopped_before_it_runs_and_again_after_it_has(tmp_path:
     server.stop()
     server.run()
     server.stop()
-    server.wake()
+    server._io.wake()
 
 
 def test_a_client_that_does_not_read_delays_the_end_by_a_second_at_most(tmp_path: Path) -> None:

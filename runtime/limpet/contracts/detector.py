@@ -86,7 +86,7 @@ class Detector:
         Returns:
             Events in order of their rows.
         """
-        if not self.is_open and self.rows == 0 and not (scores >= self.threshold).any():
+        if self.ignores(scores):
             return []
         events = []
         for index, score in enumerate(scores.tolist()):
@@ -96,6 +96,10 @@ class Detector:
             if kind == "close":
                 self.rows = 0
         return events
+
+    def ignores(self, scores: Float32) -> bool:
+        """Whether these scores of the next rows are no event and change nothing."""
+        return not self.is_open and self.rows == 0 and not (scores >= self.threshold).any()
 
     def skip(self, rows: int) -> None:
         """Passes over rows that never came; no event is due before the next one that does."""

@@ -1,22 +1,29 @@
 """From rows of a stream to scores of rows, with any engine: the one path that training's
 calibration, export's golden data, `limpet predict` and the server share.
 
-Dimension legend: n rows, m frames, f features, e embedding, l frames that a score looks back on.
+Dimension legend: b streams, n rows, m frames, f features, e embedding, s state, l frames that a
+score looks back on.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.errors import BundleError, EngineError, TensorError
 from limpet.contracts.manifest import AnomalyDecoding, Manifest
-from limpet.contracts.signals import Float32, Prepared, SignalPreprocessor, States
+from limpet.contracts.signals import (
+    Float32,
+    Prepared,
+    SignalPreprocessor,
+    States,
+    prepare_together,
+)
 from limpet.contracts.tensors import Tensors
 
 
@@ -115,7 +122,7 @@ class SignalScorer:
     def reset(self) -> None:
         """Forgets the stream: the next row is the first."""
         self.preprocessor.reset()
-        self._state = np.zeros((1, self.model.state_size), np.float32)
+        self._state = np.zeros(self.model.state_size, np.float32)
         self._held = float("nan")
         self._recent: deque[Prepared] = deque()
         self._before = self._kept = 0  # frames there before the newest chunk, and in all
@@ -127,26 +134,29 @@ class SignalScorer:
             TensorError: Rows of another shape or type.
             EngineError: The engine failed; the stream must be reset.
         """
-        prepared = self.preprocessor.push(rows)
-        frames, present = prepared.frames, prepared.present
-        scores = np.empty(len(frames), np.float32)
-        embeddings = np.empty((len(frames), self._embedding), np.float32)
-        for start, stop in self._pieces(prepared.begins):
-            if prepared.begins[start]:
-                self._state = np.zeros_like(self._state)
-            here = slice(start, stop)
-            embedding, score, self._state = self.model.step(
-                frames[None, here], present[None, here], self._state
-            )
-            embeddings[here], scores[here] = embedding[0], score[0]
-        self._remember(prepared)
-        row_scores = prepared.row_scores(scores, self._held)
-        if len(scores):
-            self._held = float(scores[-1])
-        return RowScores(row_scores, embeddings, prepared)
+        (found,) = score_together([self], [rows])
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _begin(self, prepared: Prepared) -> _Chunk:
+        frames = len(prepared.frames)
+        scores = np.empty(frames, np.float32)
+        embeddings = np.empty((frames, self._embedding), np.float32)
+        return _Chunk(self, prepared, scores, embeddings, list(self._pieces(prepared.begins)))
+
+    def _finish(self, chunk: _Chunk) -> RowScores:
+        self._remember(chunk.prepared)
+        row_scores = chunk.prepared.row_scores(chunk.scores, self._held)
+        if len(chunk.scores):
+            self._held = float(chunk.scores[-1])
+        return RowScores(row_scores, chunk.embeddings, chunk.prepared)
 
     def _pieces(self, begins: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
         """Stretches of frames of one stream, each short enough for one call."""
+        if 0 < len(begins) <= self._max_frames and not begins[1:].any():
+            yield 0, len(begins)
+            return
         edges = [*np.flatnonzero(begins).tolist(), len(begins)]
         if edges[0] > 0:
             edges.insert(0, 0)
@@ -159,6 +169,8 @@ class SignalScorer:
         self._before = self._kept
         if not len(newest.frames):
             return
+        if newest.frames.base is not None:  # else it would keep what all streams of a call share
+            newest = replace(newest, frames=newest.frames.copy(), present=newest.present.copy())
         self._recent.append(newest)
         self._kept += len(newest.frames)
         enough = self.preprocessor.look_back_frames + len(newest.frames)
@@ -185,3 +197,80 @@ class SignalScorer:
             np.concatenate([chunk.frames for chunk in self._recent])[here],
             np.concatenate([chunk.present for chunk in self._recent])[here],
         )
+
+
+@dataclass
+class _Chunk:
+    """Frames of one stream that are being scored, piece by piece."""
+
+    scorer: SignalScorer
+    prepared: Prepared
+    scores: Float32  # (m,)
+    embeddings: Float32  # (m, e)
+    pieces: list[tuple[int, int]]
+    error: BaseException | None = None
+
+
+def score_together(
+    scorers: Sequence[SignalScorer], rows: Sequence[NDArray[np.floating]]
+) -> list[RowScores | BaseException]:
+    """Scores the next rows of several streams, frames of equal number in one call of the model.
+
+    Args:
+        scorers: Different ones, of one model.
+        rows: As `SignalScorer.push` takes them, for each. (n, c)
+
+    Returns:
+        For each stream its scores, or what the engine raised for its rows alone, after which it
+        must be reset: where a call for several fails, each is tried by itself.
+
+    Raises:
+        TensorError: Rows of another shape or type; nothing has changed.
+    """
+    prepared = prepare_together([scorer.preprocessor for scorer in scorers], rows)
+    chunks = [scorer._begin(each) for scorer, each in zip(scorers, prepared, strict=True)]
+    for turn in range(max((len(chunk.pieces) for chunk in chunks), default=0)):
+        by_length: dict[int, list[_Chunk]] = {}
+        for chunk in chunks:
+            if turn < len(chunk.pieces) and chunk.error is None:
+                start, stop = chunk.pieces[turn]
+                by_length.setdefault(stop - start, []).append(chunk)
+        for length, several in by_length.items():
+            at_once = max(1, several[0].scorer._max_frames // length)
+            for first in range(0, len(several), at_once):
+                _step(several[first : first + at_once], turn)
+    return [chunk.error or chunk.scorer._finish(chunk) for chunk in chunks]
+
+
+def _step(chunks: Sequence[_Chunk], turn: int) -> None:
+    """Gives the model one piece of each stream, all of one length."""
+    try:
+        _run(chunks, turn)
+    except BaseException as error:  # noqa: BLE001 (handed to the caller, which raises it)
+        if len(chunks) == 1:
+            chunks[0].error = error
+            return
+        for chunk in chunks:
+            _step([chunk], turn)
+
+
+def _run(chunks: Sequence[_Chunk], turn: int) -> None:
+    parts = [(chunk, slice(*chunk.pieces[turn])) for chunk in chunks]
+    for chunk, here in parts:
+        if chunk.prepared.begins[here.start]:
+            chunk.scorer._state[:] = 0.0
+    b = len(chunks)
+    frames = np.concatenate([chunk.prepared.frames[here] for chunk, here in parts])
+    present = np.concatenate([chunk.prepared.present[here] for chunk, here in parts])
+    state = np.concatenate([chunk.scorer._state for chunk in chunks]).reshape(b, -1)  # (b, s)
+    shape = (b, -1, frames.shape[1])
+    embeddings, scores, states = chunks[0].scorer.model.step(
+        frames.reshape(shape), present.reshape(shape), state
+    )
+    if not len(embeddings) == len(scores) == len(states) == b:
+        raise EngineError(f"outputs of {len(scores)} streams, wanted {b}")
+    for (chunk, here), embedding, score, next_state in zip(
+        parts, embeddings, scores, states, strict=True
+    ):
+        chunk.embeddings[here], chunk.scores[here] = embedding, score
+        chunk.scorer._state[:] = next_state

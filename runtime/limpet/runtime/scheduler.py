@@ -6,39 +6,59 @@ there, which saves two thread switches, every other one waits in a bounded queue
 
 from __future__ import annotations
 
+import functools
 import heapq
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 Job = Callable[[], None]
+RunTogether = Callable[[Sequence[Any]], None]
+MOST_TOGETHER = 64
+"""Most items that are run together: every other job of the model waits that long at most."""
 INLINE_BUDGET_NS = 2_000_000
 """Longest job that may run in the I/O thread: every client waits that long at most."""
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
+class _Lane:
+    key: Hashable
+    run_together: RunTogether
+    items: deque[Any]
+
+
+@dataclass(eq=False)
 class _Entry:
     rank: tuple[int, int]
     """Minus the priority, then the order in which they came."""
-    job: Job = field(compare=False)
-    key: object = field(compare=False)
-    on_replaced: Job = field(compare=False)
+    work: Job | _Lane
+    key: object = None
+    on_replaced: Job | None = None
+
+    def __lt__(self, other: _Entry) -> bool:
+        return self.rank < other.rank
 
 
 class ModelWorker:
     """Runs jobs of one model one after another, highest priority first, else in order.
 
+    Items of several lanes are run together, one of each, so that the model sees many streams in
+    one call. A lane takes one place in the queue however many items wait in it: who sends much
+    waits behind who sends little.
+
     Args:
         name: The model's name, for the thread.
-        capacity: Jobs that may wait.
+        capacity: Jobs and lanes that may wait.
     """
 
     def __init__(self, name: str, capacity: int) -> None:
         self._capacity = capacity
         self._heap: list[_Entry] = []
         self._by_key: dict[object, _Entry] = {}
+        self._lanes: dict[Hashable, _Lane] = {}
         self._numbers = itertools.count()
         # Held while a job runs, and while one is taken from the queue, so that whoever finds the
         # queue empty and gets the lock knows that nothing of this model is under way.
@@ -48,6 +68,34 @@ class ModelWorker:
         self._thread = threading.Thread(target=self._work, name=f"model-{name}", daemon=True)
         self._thread.start()
 
+    def submit_to(self, lane: Hashable, item: Any, most: int, run_together: RunTogether) -> bool:
+        """Queues an item behind those of its lane.
+
+        Args:
+            lane: What must stay in order.
+            item: Goes to `run_together`.
+            most: Items of the lane that may wait.
+            run_together: Runs items of different lanes that were submitted with it; must not raise.
+
+        Returns:
+            Whether it was accepted; False where the queue or the lane is full, or was stopped.
+        """
+        with self._changed:
+            found = self._lanes.get(lane)
+            if self._stopping or (
+                len(self._heap) >= self._capacity if found is None else len(found.items) >= most
+            ):
+                return False
+            if found is None:
+                self._lanes[lane] = found = _Lane(lane, run_together, deque())
+                self._queue(found)
+            found.items.append(item)
+            self._changed.notify()
+        return True
+
+    def _queue(self, lane: _Lane) -> None:
+        heapq.heappush(self._heap, _Entry((0, next(self._numbers)), lane))
+
     def submit(
         self,
         job: Job,
@@ -55,7 +103,7 @@ class ModelWorker:
         priority: int = 0,
         cost_ns: int | None = None,
         key: object = None,
-        on_replaced: Job = lambda: None,
+        on_replaced: Job | None = None,
     ) -> bool:
         """Runs a job now or later.
 
@@ -87,7 +135,7 @@ class ModelWorker:
             if key is not None:
                 self._by_key[key] = entry
             self._changed.notify()
-        if old is not None:
+        if old is not None and old.on_replaced is not None:
             old.on_replaced()
         return True
 
@@ -104,8 +152,10 @@ class ModelWorker:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
-        return len(self._heap)
+        """Jobs and items in the queue."""
+        with self._changed:
+            items = sum(len(lane.items) for lane in self._lanes.values())
+            return len(self._heap) - len(self._lanes) + items
 
     def stop(self, timeout_s: float) -> bool:
         """Finishes the queue, then ends the thread; whether it did so in time."""
@@ -126,7 +176,30 @@ class ModelWorker:
                 with self._changed:
                     entry = heapq.heappop(self._heap)
                     self._by_key.pop(entry.key, None)
-                entry.job()
+                    job = entry.work
+                    if isinstance(job, _Lane):
+                        job = self._take(job)
+                job()
+
+    def _take(self, first: _Lane) -> Job:
+        """Runs the next item of this lane and of those that wait behind it."""
+        lanes = [first]
+        for entry in sorted(self._heap):
+            lane = entry.work
+            if isinstance(lane, _Lane) and lane.run_together == first.run_together:
+                lanes.append(lane)
+        lanes = lanes[:MOST_TOGETHER]
+        if len(lanes) > 1:
+            taken = {id(lane) for lane in lanes}
+            self._heap = [entry for entry in self._heap if id(entry.work) not in taken]
+            heapq.heapify(self._heap)
+        items = [lane.items.popleft() for lane in lanes]
+        for lane in lanes:
+            if lane.items:
+                self._queue(lane)
+            else:
+                del self._lanes[lane.key]
+        return functools.partial(first.run_together, items)
 
 
 class Mailbox:

@@ -15,7 +15,7 @@ from limpet.contracts.errors import EngineError, RejectedError
 from limpet.runtime.bench.sensors import Sensors, process_cpu_s, run_sensors
 from limpet.runtime.bench.sensors_plan import SensorsPlan
 from limpet.runtime.server import Server
-from limpet.runtime.streams import CREDITS
+from limpet.runtime.stream import CREDITS
 from tests.runtime.serving import CHANNELS, obedient, serving, until
 
 VALUES = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)

@@ -19,7 +19,7 @@ from limpet.contracts.errors import UsageError
 from limpet.runtime.bench.sensors_plan import SensorsPlan, SensorsReport
 from limpet.runtime.config import ServerSection
 from limpet.runtime.demo.children import Children
-from limpet.runtime.streams import MAX_ROWS
+from limpet.runtime.stream import MAX_ROWS
 
 MOST_STREAMS = 4096
 """Where the search ends; far more than one process of Python feeds."""

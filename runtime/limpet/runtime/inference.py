@@ -1,0 +1,133 @@
+"""Requests for one inference: from `Infer` to `Result`, `Stale`, `Rejected` or `Failed`."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from limpet.contracts import messages
+from limpet.contracts.clock import Clock
+from limpet.contracts.errors import RejectedError, TensorError
+from limpet.contracts.tensors import Tensors
+from limpet.runtime.metrics import Metrics
+from limpet.runtime.models import ServedModel
+from limpet.runtime.replies import Refusals, Respond
+from limpet.runtime.scheduler import ModelWorker
+
+FUTURE_NS = 250_000_000
+"""How far ahead of the server's clock a capture time may lie before it must be a mistake."""
+
+
+class InferenceRequests:
+    """Queues inferences, drops what is too old, answers each.
+
+    Args:
+        models: Served models by name.
+        workers: Theirs, by the same names.
+        clock: The server's.
+        metrics: Counts what is dropped, and measures.
+        refusals: Says what is not answered by a result.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        workers: Mapping[str, ModelWorker],
+        clock: Clock,
+        metrics: Metrics,
+        refusals: Refusals,
+    ) -> None:
+        self._models, self._workers, self._clock = models, workers, clock
+        self._metrics, self._refusals = metrics, refusals
+
+    def infer(
+        self,
+        request: messages.Infer,
+        inputs: Tensors,
+        respond: Respond,
+        arrived_ns: int,
+        identity: bytes,
+    ) -> None:
+        """Accepts a request, in the I/O thread; raises `RejectedError` where it cannot."""
+        model = self._models.get(request.model)
+        if model is None:
+            raise RejectedError(
+                "unknown_model",
+                f"no model {request.model!r}",
+                f"served: {', '.join(self._models)}",
+            )
+        try:
+            batch = model.check_request(inputs)
+        except TensorError as error:
+            raise RejectedError("bad_input", error.message, error.hint) from error
+        if request.capture_time_ns is None:
+            request.capture_time_ns = self._clock.now_ns()
+        elif request.capture_time_ns > self._clock.now_ns() + FUTURE_NS:
+            raise RejectedError(
+                "bad_input", "captured in the future", "measure the clock offset with Ping"
+            )
+        replaced = messages.Stale(id=request.id, stage="replaced")
+        accepted = self._workers[model.name].submit(
+            functools.partial(self._run, model, request, inputs, respond, arrived_ns),
+            priority=request.priority,
+            cost_ns=model.cost_ns * batch,
+            key=(identity, request.replaces) if request.replaces else None,
+            on_replaced=functools.partial(self._drop_stale, replaced, respond),
+        )
+        if not accepted:
+            raise RejectedError(
+                "overloaded",
+                f"{model.config.queue} requests wait for model {model.name!r}",
+                "send less often, or ask for the newest only with `replaces`",
+            )
+
+    def _run(
+        self,
+        model: ServedModel,
+        request: messages.Infer,
+        inputs: Tensors,
+        respond: Respond,
+        arrived_ns: int,
+    ) -> None:
+        try:
+            started_ns = time.monotonic_ns()
+            if (stale := self._stale(request, "queue")) is not None:
+                return self._drop_stale(stale, respond)
+            outputs = model.infer(inputs)
+            finished_ns = time.monotonic_ns()
+            if (stale := self._stale(request, "reply")) is not None:
+                return self._drop_stale(stale, respond)
+            respond(
+                messages.Result(
+                    id=request.id,
+                    model=model.name,
+                    space_id=model.manifest.space_id,
+                    engine=model.engine.name,
+                    queue_ns=started_ns - arrived_ns,
+                    inference_ns=finished_ns - started_ns,
+                    total_ns=finished_ns - arrived_ns,
+                ),
+                outputs,
+            )
+            self._metrics.record(model.name, finished_ns - arrived_ns)
+        except TensorError as error:
+            refused = RejectedError("bad_input", error.message, error.hint)
+            self._refusals.reject(respond, request.id, refused)
+        except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
+            self._refusals.fail(respond, request.id, error)
+
+    def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
+        if request.max_age_ns is None or request.capture_time_ns is None:
+            return None
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
+        if age_ns <= request.max_age_ns:
+            return None
+        return messages.Stale(
+            id=request.id, stage=stage, age_ns=age_ns, max_age_ns=request.max_age_ns
+        )
+
+    def _drop_stale(self, stale: messages.Stale, respond: Respond) -> None:
+        self._metrics.count(f"dropped.stale_{stale.stage}")
+        respond(stale, None)

@@ -1,0 +1,194 @@
+"""The I/O thread of a server: a ROUTER for requests and streams, an XPUB for alerts and
+heartbeats, and what other threads leave for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from limpet.contracts.errors import LimpetError
+from limpet.contracts.messages import Reply
+from limpet.contracts.tensors import Tensors
+from limpet.contracts.wire import Buffer, encode
+from limpet.runtime.frames import receive_frames, send_frames
+from limpet.runtime.metrics import Metrics
+from limpet.runtime.scheduler import Mailbox
+
+MESSAGES_PER_POLL = 64
+"""Messages read before workers' results get their turn."""
+GREETING_S = 0.05
+"""A new subscriber gets a heartbeat within this time; many of them share one."""
+HANDSHAKE_S = 5.0
+"""Longest time from a connection to the end of its ZMTP handshake."""
+MAX_SUBSCRIPTION_BYTES = 4096
+"""Largest message that a subscriber may send."""
+
+Handle = Callable[[bytes, Sequence[Buffer]], None]
+"""Takes the peer's identity and the frames of one message; must not raise."""
+
+
+class IoLoop:
+    """The sockets, and the loop that serves them in the thread that calls `turn_while`.
+
+    Args:
+        listen: Endpoints for requests and streams.
+        publish: Endpoints for alerts and heartbeats.
+        max_message_bytes: Largest frame that a node may send.
+        metrics: Counts replies that nobody takes.
+        handle: Gets every message that comes.
+
+    Attributes:
+        listening: The endpoints with the ports that were taken.
+        publishing: The same.
+
+    Raises:
+        LimpetError: An endpoint cannot be bound.
+    """
+
+    def __init__(
+        self,
+        listen: Sequence[str],
+        publish: Sequence[str],
+        max_message_bytes: int,
+        metrics: Metrics,
+        handle: Handle,
+    ) -> None:
+        self._metrics, self._handle = metrics, handle
+        self._thread = threading.get_ident()
+        with contextlib.ExitStack() as opened:  # closed again where something fails
+            # Not a pipe: a worker that outlives the server must not write to a reused descriptor.
+            self._wake_read, self._wake_write = map(opened.enter_context, socket.socketpair())
+            self._wake_read.setblocking(False)
+            self._wake_write.setblocking(False)
+            self.mailbox = Mailbox(self.wake)
+            self._context = zmq.Context()
+            opened.callback(self._context.destroy, linger=0)
+            self._router = self._socket(zmq.ROUTER, max_message_bytes)
+            self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a lost reply is counted, not silent
+            self._xpub = self._socket(zmq.XPUB, MAX_SUBSCRIPTION_BYTES)
+            self._xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of every subscriber
+            self.listening = [_bind(self._router, endpoint) for endpoint in listen]
+            self.publishing = [_bind(self._xpub, endpoint) for endpoint in publish]
+            self._opened = opened.pop_all()
+
+    def _socket(self, kind: int, max_bytes: int) -> zmq.Socket[bytes]:
+        socket: zmq.Socket[bytes] = self._context.socket(kind)
+        socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+        socket.setsockopt(zmq.LINGER, 1000)
+        # A peer that does not read, or floods, holds at most this much of our memory.
+        socket.setsockopt(zmq.SNDHWM, 256)
+        socket.setsockopt(zmq.RCVHWM, 64)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
+        return socket
+
+    def turn_while(
+        self,
+        wanted: Callable[[], bool],
+        beat: Callable[[], None],
+        beat_s: float,
+        longest_sleep_s: float,
+    ) -> None:
+        """Serves in this thread.
+
+        Args:
+            wanted: Asked before each turn.
+            beat: Called every `beat_s`, at once at first, and soon after a subscriber has come.
+            beat_s: Seconds.
+            longest_sleep_s: Between two turns.
+        """
+        self._thread = threading.get_ident()
+        poller, wake = zmq.Poller(), self._wake_read.fileno()
+        for source in (self._router, self._xpub, wake):
+            poller.register(source, zmq.POLLIN)
+        next_beat_s = time.monotonic()
+        while wanted():
+            now_s = time.monotonic()
+            if now_s >= next_beat_s:
+                beat()
+                # After a stall the beat starts anew instead of catching up.
+                next_beat_s = max(next_beat_s + beat_s, now_s)
+            sleep_s = min(max(0.0, next_beat_s - now_s), longest_sleep_s)
+            events = dict(poller.poll(math.ceil(sleep_s * 1000)))
+            if wake in events:
+                self._clear_wake()
+                self.mailbox.run()
+            if self._router in events:
+                self.read_requests(MESSAGES_PER_POLL)
+            if self._xpub in events:
+                self._xpub.recv_multipart()  # a subscription came or went
+                next_beat_s = min(next_beat_s, now_s + GREETING_S)
+
+    def wake(self) -> None:
+        """Makes the poll return; from any thread or a signal handler."""
+        with contextlib.suppress(OSError):  # a full buffer wakes as well; at the end none listens
+            self._wake_write.send(b"\0")
+
+    def _clear_wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_read.recv(4096):
+                pass
+
+    def read_requests(self, limit: int) -> None:
+        """Handles messages that are there, `limit` at most."""
+        for _ in range(limit):
+            try:
+                identity, *frames = receive_frames(self._router)
+            except zmq.Again:
+                return
+            self._handle(identity.bytes, [frame.buffer for frame in frames])
+
+    def respond(self, identity: bytes, reply: Reply, tensors: Tensors | None) -> None:
+        """Sends a reply; from another thread through the mailbox."""
+        frames = encode(reply, tensors)
+        if threading.get_ident() == self._thread:
+            self.send(identity, frames)
+        else:
+            self.mailbox.put(functools.partial(self.send, identity, frames))
+
+    def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
+        """Sends to a peer, in the I/O thread; a message that nobody takes is counted."""
+        try:
+            send_frames(self._router, [identity, *frames])
+        except zmq.Again:
+            self._metrics.count("dropped.reply_peer_does_not_read")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._metrics.count("dropped.reply_peer_gone")
+
+    def publish(self, topic: bytes, frames: Sequence[Buffer]) -> None:
+        """Publishes; in the I/O thread."""
+        self._xpub.send_multipart([topic, *frames])  # XPUB drops for a subscriber that is full
+
+    def close(self) -> None:
+        """Gives what was sent a moment to leave, and closes everything."""
+        self._router.close()
+        self._xpub.close()
+        self._context.term()
+        self._opened.close()
+
+    def abandon(self) -> None:
+        """Closes everything at once."""
+        self._opened.close()
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
+    """Binds and returns the endpoint with the port that was taken."""
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        raise LimpetError(
+            f"cannot bind {endpoint}: {error.strerror}",
+            "is another server running? change the endpoint in the configuration, or stop it",
+        ) from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
