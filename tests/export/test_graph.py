@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -42,6 +43,28 @@ def test_a_graph_computes_what_the_module_computes_at_any_batch(
         with torch.no_grad():
             wanted = module(torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(session.run(["y"], {"x": x})[0], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_both_kinds_of_gelu_are_written(approximate: str) -> None:
+    both = msgspec.structs.replace(Y, shape=["batch", 4])
+    module = nn.GELU(approximate=approximate).eval()
+    session = onnxruntime.InferenceSession(
+        to_onnx(module, [X], [both]), providers=["CPUExecutionProvider"]
+    )
+    x = np.random.default_rng(0).normal(size=(50, 4), scale=3.0).astype(np.float32)
+    wanted = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(session.run(["y"], {"x": x})[0], wanted, atol=1e-6)
+
+
+def test_onnx_runtime_makes_one_kernel_of_a_gelu(graph: bytes, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine alone
+    onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    kernels = {node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node}
+    assert any("Gelu" in kernel for kernel in kernels)
+    assert "Erf" not in kernels
 
 
 def test_axes_have_their_names_and_sizes(graph: bytes) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
-import onnxscript  # noqa: F401  torch.onnx.export needs it: say so before the work begins
 import torch
+from onnxscript import opset18 as op  # torch.onnx.export needs it too: fail before the work begins
 from torch import nn
 
 from limpet.contracts.errors import ExportError
@@ -60,6 +62,7 @@ def to_onnx(
                 output_names=[spec.name for spec in outputs],
                 dynamic_shapes=dynamic,
                 verbose=False,
+                custom_translation_table={torch.ops.aten.gelu.default: _gelu},
             )
         except torch.onnx.OnnxExporterError as error:
             raise ExportError(
@@ -72,6 +75,18 @@ def to_onnx(
     onnx.checker.check_model(model, full_check=True)
     _check(model, inputs, outputs)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _gelu(x: Any, approximate: str = "none") -> Any:
+    """X / 2 · (1 + erf(x / √2)), multiplied in the order that ONNX Runtime makes one kernel of; or
+    its approximation by tanh (Hendrycks and Gimpel 2016).
+    """
+    if approximate == "tanh":
+        cubic = op.Add(x, op.Mul(op.Mul(op.Mul(x, x), x), 0.044715))
+        part = op.Tanh(op.Mul(cubic, math.sqrt(2.0 / math.pi)))
+    else:
+        part = op.Erf(op.Div(x, math.sqrt(2.0)))
+    return op.Mul(op.Mul(x, 0.5), op.Add(part, 1.0))
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -32,6 +32,7 @@ from limpet.training.anomaly.model import (
     Moments,
     Whitening,
     build_scorer,
+    smallest,
 )
 
 FEATURES, WIDTH, EMBEDDING, BANK = 3, 8, 16, 40
@@ -352,3 +353,12 @@ def test_the_state_holds_what_each_layer_needs_and_no_more(blocks: int) -> None:
 def test_with_the_default_width_a_streams_state_is_some_kilobytes_however_many_blocks() -> None:
     for features, most in ((1, 20_000), (8, 32_000)):
         assert 4 * build_scorer(AnomalyConfig(), features, 6, 3).state_size < most
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 24, 25, 300, 512])
+def test_the_smallest_values_are_found_whatever_their_number_and_place(size: int) -> None:
+    values = torch.randint(0, size, (2, 5, size), generator=torch.Generator().manual_seed(size))
+    for count in {1, min(3, size), size}:
+        found = smallest(values.float(), count)
+        assert torch.equal(found, values.float().sort(dim=-1).values[..., :count])
+    assert torch.equal(smallest(values[0].float(), 1), values[0].float().amin(-1, keepdim=True))
