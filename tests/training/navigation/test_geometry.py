@@ -37,6 +37,17 @@ def test_depth_is_along_the_optical_axis(scenes: SceneLibrary) -> None:
     assert np.isfinite(seen.depth).all(), "a building is closed"
 
 
+def test_each_piece_of_furniture_has_a_number_and_the_building_none(scenes: SceneLibrary) -> None:
+    geometry = scenes.geometry(3)
+    labels, instances = geometry.labels, geometry.instances
+    building = np.isin(labels, [LABELS.index(name) for name in ("floor", "wall", "ceiling")])
+    assert (instances[building] == 0).all()
+    assert (labels[-1], instances[-1]) == (255, -1)
+    furniture = labels[instances > 0]
+    assert len(np.unique(instances[instances > 0])) > 10
+    assert LABELS.index("table") in furniture
+
+
 def test_the_cameras_middle_looks_ahead_and_its_left_is_left() -> None:
     pose = np.array([[1.0, 2.0, math.pi / 2]])
     rays = EXACT.rays(pose, np.zeros((1, 2)))[0]

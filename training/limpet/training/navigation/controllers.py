@@ -145,7 +145,7 @@ class Gaps:
         cost = away + 0.3 * np.abs(self._directions) + 6.0 * (1.0 - open_share)
         if self._last is not None:
             last = wrapped(self._last - pose[2])
-            cost = cost + 0.8 * np.abs([wrapped(d - last) for d in self._directions])
+            cost = cost + 0.4 * np.abs([wrapped(d - last) for d in self._directions])
         best = float(self._directions[cost.argmin()])
         self._last = pose[2] + best
         return _towards(self._robot, best)

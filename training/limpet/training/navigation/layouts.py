@@ -38,16 +38,9 @@ class Layout:
         """Where a robot of this radius can go."""
         return FreeSpace.of(self.footprints, self.plan.size, radius_m)
 
-    def room_at(self, x: float, y: float) -> int:
-        """Index of the room that a point is in; on a wall line, of one beside it."""
-        for index, room in enumerate(self.plan.rooms):
-            if room.x0 <= x <= room.x1 and room.y0 <= y <= room.y1:
-                return index
-        raise ValueError(f"({x:g}, {y:g}) lies outside a building of {self.plan.size}")
-
 
 def make_layout(seed: int) -> Layout:
-    """Draws a layout: the same for the same seed, on every machine.
+    """Draws a layout: the same for the same seed.
 
     Every room is reachable for a robot of radius `furnishing.ROOMY_RADIUS_M`.
     """

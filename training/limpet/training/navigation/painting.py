@@ -6,6 +6,8 @@ W columns.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,7 +67,7 @@ class _Development:
         self._curve = np.rint(255 * curve / curve[-1]).astype(np.uint8)
         self._balance = np.array(how.balance, np.float32) * np.float32(2.0**how.exposure_ev)
         self._vignettes: dict[tuple[int, int], Float32] = {}
-        self._noise = np.random.default_rng(0).standard_normal(NOISE_VALUES, np.float32)
+        self._noise = _noise()
 
     def __call__(self, light: Float32, rng: np.random.Generator | None) -> Uint8:
         """One frame. (H, W, 3) → uint8 (H, W, 3)"""
@@ -90,6 +92,12 @@ class _Development:
             dark = 1 - self._how.vignette * 0.5 * (x * x + y * y)
             self._vignettes[rows, columns] = dark[..., None].astype(np.float32)
         return self._vignettes[rows, columns]
+
+
+@cache
+def _noise() -> Float32:
+    """Normal deviates that frames take stretches of: drawing them anew would take half a frame."""
+    return np.random.default_rng(0).standard_normal(NOISE_VALUES, np.float32)
 
 
 def _blurred(x: Float32, share: np.float32) -> Float32:

@@ -22,7 +22,7 @@ class SceneLibrary:
 
     Args:
         textures: Folder of images for appearances; None draws all patterns.
-        geometries: Geometries kept, about 150 MB each once painted.
+        geometries: Geometries kept, about 35 MB each once painted.
         painted: Painted scenes kept, about 20 MB each.
         threads: Threads that cast rays, 0 for all cores.
     """
@@ -42,7 +42,7 @@ class SceneLibrary:
 
         self.layout: Callable[[int], Layout] = lru_cache(1024)(make_layout)
         self.geometry: Callable[[int], SceneGeometry] = lru_cache(geometries)(geometry)
-        self.appearance: Callable[[AppearanceSet, int], Appearance] = lru_cache(256)(
+        self.appearance: Callable[[AppearanceSet, int], Appearance] = lru_cache(32)(
             lambda which, seed: make_appearance(which, seed, textures)
         )
         self.painted: Callable[[int, AppearanceSet, int], PaintedScene] = lru_cache(painted)(paint)
