@@ -117,9 +117,23 @@ $(TORCH): | $(MADE)
 	fi
 	@touch $@
 
+# Open3D's wheel leaves a few libraries to the system, which a bare Debian lacks.
 $(INSTALLED): pyproject.toml | $(TORCH)
 	@echo "==> installing limpet with its extras into $(VENV)"
 	@$(PIP) install --editable ".[training,export,dashboard,dev]"
+	@if ! $(BIN)/python -c 'import open3d' 2>/dev/null; then \
+	  packages='libusb-1.0-0 libgl1 libgomp1 libx11-6'; \
+	  if [ "$$(id -u)" = 0 ]; then as_root=; else as_root=$$(command -v sudo || echo none); fi; \
+	  if command -v apt-get >/dev/null && [ "$$as_root" != none ]; then \
+	    echo "==> installing $$packages with apt-get (Open3D cannot be loaded without)"; \
+	    $$as_root apt-get -qq update || true; \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
+	      apt-get -qq install -y --no-install-recommends $$packages >/dev/null || true; \
+	  fi; \
+	  $(BIN)/python -c 'import open3d' || \
+	    echo "==> going on without Open3D, which navigation's scenes need;" \
+	      "on Debian, as root: apt-get install $$packages" >&2; \
+	fi
 	@touch $@
 
 clean:
