@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +28,7 @@ from limpet.contracts.signals import (
 from limpet.contracts.tensors import Tensors
 
 
-@dataclass(frozen=True)
-class RowScores:
+class RowScores(msgspec.Struct, frozen=True):
     """Scores of a chunk of n rows.
 
     Attributes:
@@ -124,7 +124,7 @@ class SignalScorer:
         self.preprocessor.reset()
         self._state = np.zeros(self.model.state_size, np.float32)
         self._held = float("nan")
-        self._recent: deque[Prepared] = deque()
+        self._recent: deque[_Seen] = deque()
         self._before = self._kept = 0  # frames there before the newest chunk, and in all
 
     def push(self, rows: NDArray[np.floating]) -> RowScores:
@@ -169,9 +169,8 @@ class SignalScorer:
         self._before = self._kept
         if not len(newest.frames):
             return
-        if newest.frames.base is not None:  # else it would keep what all streams of a call share
-            newest = replace(newest, frames=newest.frames.copy(), present=newest.present.copy())
-        self._recent.append(newest)
+        # Copies: views would keep what all streams of a call share.
+        self._recent.append(_Seen(newest.frames.copy(), newest.present.copy(), newest.scored))
         self._kept += len(newest.frames)
         enough = self.preprocessor.look_back_frames + len(newest.frames)
         while self._kept - len(self._recent[0].frames) >= enough:
@@ -199,8 +198,15 @@ class SignalScorer:
         )
 
 
-@dataclass
-class _Chunk:
+class _Seen(NamedTuple):
+    """What a chunk of m frames leaves for those that look back on it."""
+
+    frames: Float32  # (m, f)
+    present: Float32  # (m, f)
+    scored: NDArray[np.bool_]  # (m,)
+
+
+class _Chunk(msgspec.Struct):
     """Frames of one stream that are being scored, piece by piece."""
 
     scorer: SignalScorer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from limpet.contracts import messages
 from limpet.contracts.errors import RejectedError
@@ -24,8 +25,7 @@ MOST_WAITING = CREDITS + 2
 """Messages of a stream that may wait: what credits allow, an opening and a closing."""
 
 
-@dataclass(frozen=True)
-class _Message:
+class _Message(msgspec.Struct, frozen=True):
     """What a node asks of a stream; `values` (rows, channels) are those of its `Samples`."""
 
     stream: Stream
