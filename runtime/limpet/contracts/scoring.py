@@ -19,13 +19,8 @@ from numpy.typing import NDArray
 
 from limpet.contracts.errors import BundleError, EngineError, TensorError
 from limpet.contracts.manifest import AnomalyDecoding, Manifest
-from limpet.contracts.signals import (
-    Float32,
-    Prepared,
-    SignalPreprocessor,
-    States,
-    prepare_together,
-)
+from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_together
+from limpet.contracts.signals import Float32, Prepared, States
 from limpet.contracts.tensors import Tensors
 
 
