@@ -19,7 +19,8 @@ from limpet.contracts.errors import DataError
 from limpet.contracts.golden import Golden, check_golden
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
-from limpet.contracts.signals import Float64, RowState, SignalPreprocessor
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
+from limpet.contracts.signals import Float64, RowState
 from limpet.export.golden import (
     GOLDEN_FRAMES,
     SCORE_TOLERANCE,

@@ -18,8 +18,8 @@ from limpet.contracts.errors import DataError
 from limpet.contracts.golden import check_golden
 from limpet.contracts.scores_file import read_scores
 from limpet.contracts.scoring import SignalScorer, StreamingModel
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import HoldLast
-from limpet.contracts.signals import SignalPreprocessor
 from limpet.export import package
 from limpet.export.golden import torch_run
 from limpet.export.graph import OPSET

@@ -53,6 +53,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         name = "m"
         engine = "onnxruntime"
         threads = 2
+        stream_threads = 3
         queue = 5
         max_batch = 6
         [[streams]]
@@ -85,10 +86,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         3,
         4.0,
     )
-    assert (model.name, model.engine, model.threads, model.queue, model.max_batch) == (
-        "m",
-        "onnxruntime",
-        2,
+    assert (model.name, model.engine, model.threads) == ("m", "onnxruntime", 2)
+    assert (model.stream_threads, model.queue, model.max_batch) == (
+        3,
         5,
         6,
     )
@@ -163,7 +163,7 @@ def test_a_tilde_stands_for_the_home_folder(
         pytest.param(
             f"{MODEL}colour = 1\n",
             "3: Object contains unknown field `colour` (at models[0].colour)\n"
-            "  known: bundle, name, engine, threads, queue, max_batch",
+            "  known: bundle, name, engine, threads, stream_threads, queue, max_batch",
             id="unknown key like no other",
         ),
         pytest.param(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from limpet.contracts.errors import EngineError
 from limpet.contracts.messages import Failed, Rejected, Scores
+from limpet.contracts.scoring import LEAST_APART
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.server import Server
 from tests.bundles import MAX_FILL_ROWS
@@ -26,7 +28,15 @@ from tests.runtime.feeding import (
     loud,
     push,
 )
-from tests.runtime.serving import ObedientEngine, RawStream, obedient, serving, until
+from tests.runtime.serving import (
+    PATIENCE_S,
+    WARM_UP_ROWS,
+    ObedientEngine,
+    RawStream,
+    obedient,
+    serving,
+    until,
+)
 
 MEMORY = 0.5
 
@@ -182,3 +192,40 @@ def test_alerts_that_cannot_be_written_fail_their_stream_alone(
     reply, _, _ = bad.push(20, np.concatenate([calm(9), loud(2)]))
     assert isinstance(reply, Scores)
     assert reply.incident == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_large_batch_is_scored_by_two_threads(
+    server: Server, engine: ObedientEngine, fails: bool
+) -> None:
+    with contextlib.ExitStack() as stack:
+        endpoint = server.listening[0]
+        first, *batch = [
+            stack.enter_context(RawStream(endpoint, f"s{i}")) for i in range(2 * LEAST_APART + 1)
+        ]
+        rows = np.random.default_rng(0).normal(size=(len(batch), 20, 2))
+        threads: set[int] = set()
+        both = threading.Barrier(2)
+
+        def meet(outputs: Tensors) -> Tensors:
+            if len(outputs["score"]) == LEAST_APART:
+                threads.add(threading.get_ident())
+                both.wait(PATIENCE_S)  # breaks unless both are under way at a time
+                if fails:
+                    raise EngineError("both")
+            return outputs
+
+        engine.replace = meet
+        engine.gate.clear()
+        first.tell(first.samples(0), {"values": calm(4)})
+        until(lambda: engine.runs)
+        for stream, values in zip(batch, rows, strict=True):
+            stream.tell(stream.samples(0), {"values": values})
+        until(lambda: server._workers[MODEL].waiting == len(batch))
+        engine.gate.set()
+        for stream, values in zip(batch, rows, strict=True):  # where both fail, each alone
+            reply, tensors = stream.hear()
+            assert isinstance(reply, Scores)
+            found = tensors["scores"][WARM_UP_ROWS:]
+            np.testing.assert_allclose(found, wanted(values)[WARM_UP_ROWS:], rtol=1e-5)
+    assert len(threads) == 2

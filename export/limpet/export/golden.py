@@ -18,8 +18,9 @@ from limpet.contracts.errors import DataError
 from limpet.contracts.golden import Golden, Run
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import Clip, HoldLast
-from limpet.contracts.signals import Float64, SignalPreprocessor
+from limpet.contracts.signals import Float64
 from limpet.contracts.tensors import Array, Tensors
 from limpet.training.threads import one_thread
 

@@ -99,7 +99,9 @@ class Detector:
 
     def ignores(self, scores: Float32) -> bool:
         """Whether these scores of the next rows are no event and change nothing."""
-        return not self.is_open and self.rows == 0 and not (scores >= self.threshold).any()
+        if self.is_open or self.rows:
+            return False
+        return not np.fmax.reduce(scores, initial=-np.inf) >= self.threshold  # NaN is no score
 
     def skip(self, rows: int) -> None:
         """Passes over rows that never came; no event is due before the next one that does."""

@@ -7,28 +7,24 @@ score looks back on.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import BundleError, EngineError, TensorError
 from limpet.contracts.manifest import AnomalyDecoding, Manifest
-from limpet.contracts.signals import (
-    Float32,
-    Prepared,
-    SignalPreprocessor,
-    States,
-    prepare_together,
-)
+from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_together
+from limpet.contracts.signals import Float32, Prepared, States
 from limpet.contracts.tensors import Tensors
 
 
-@dataclass(frozen=True)
-class RowScores:
+class RowScores(msgspec.Struct, frozen=True):
     """Scores of a chunk of n rows.
 
     Attributes:
@@ -124,7 +120,7 @@ class SignalScorer:
         self.preprocessor.reset()
         self._state = np.zeros(self.model.state_size, np.float32)
         self._held = float("nan")
-        self._recent: deque[Prepared] = deque()
+        self._recent: deque[_Seen] = deque()
         self._before = self._kept = 0  # frames there before the newest chunk, and in all
 
     def push(self, rows: NDArray[np.floating]) -> RowScores:
@@ -169,9 +165,8 @@ class SignalScorer:
         self._before = self._kept
         if not len(newest.frames):
             return
-        if newest.frames.base is not None:  # else it would keep what all streams of a call share
-            newest = replace(newest, frames=newest.frames.copy(), present=newest.present.copy())
-        self._recent.append(newest)
+        # Copies: views would keep what all streams of a call share.
+        self._recent.append(_Seen(newest.frames.copy(), newest.present.copy(), newest.scored))
         self._kept += len(newest.frames)
         enough = self.preprocessor.look_back_frames + len(newest.frames)
         while self._kept - len(self._recent[0].frames) >= enough:
@@ -199,8 +194,15 @@ class SignalScorer:
         )
 
 
-@dataclass
-class _Chunk:
+class _Seen(NamedTuple):
+    """What a chunk of m frames leaves for those that look back on it."""
+
+    frames: Float32  # (m, f)
+    present: Float32  # (m, f)
+    scored: NDArray[np.bool_]  # (m,)
+
+
+class _Chunk(msgspec.Struct):
     """Frames of one stream that are being scored, piece by piece."""
 
     scorer: SignalScorer
@@ -211,14 +213,30 @@ class _Chunk:
     error: BaseException | None = None
 
 
+LEAST_APART = 8
+"""Streams of one call at least, where a call could be two side by side: fewer cost more each."""
+RunAll = Callable[[Sequence[Callable[[], None]]], None]
+
+
+def in_turn(jobs: Sequence[Callable[[], None]]) -> None:
+    """Runs jobs one after another."""
+    for job in jobs:
+        job()
+
+
 def score_together(
-    scorers: Sequence[SignalScorer], rows: Sequence[NDArray[np.floating]]
+    scorers: Sequence[SignalScorer],
+    rows: Sequence[NDArray[np.floating]],
+    threads: int = 1,
+    run_all: RunAll = in_turn,
 ) -> list[RowScores | BaseException]:
     """Scores the next rows of several streams, frames of equal number in one call of the model.
 
     Args:
         scorers: Different ones, of one model.
         rows: As `SignalScorer.push` takes them, for each. (n, c)
+        threads: Calls of the model that are worth making side by side.
+        run_all: Makes them.
 
     Returns:
         For each stream its scores, or what the engine raised for its rows alone, after which it
@@ -235,10 +253,14 @@ def score_together(
             if turn < len(chunk.pieces) and chunk.error is None:
                 start, stop = chunk.pieces[turn]
                 by_length.setdefault(stop - start, []).append(chunk)
+        jobs = []
         for length, several in by_length.items():
-            at_once = max(1, several[0].scorer._max_frames // length)
+            shared = max(LEAST_APART, -(-len(several) // threads))
+            at_once = max(1, min(shared, several[0].scorer._max_frames // length))
             for first in range(0, len(several), at_once):
-                _step(several[first : first + at_once], turn)
+                part = several[first : first + at_once]
+                jobs.append(functools.partial(_step, part, turn))
+        run_all(jobs)
     return [chunk.error or chunk.scorer._finish(chunk) for chunk in chunks]
 
 

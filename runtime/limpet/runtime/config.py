@@ -31,8 +31,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Inference engine; one that is named is never replaced silently."""
     threads: PositiveInt = 1
     """CPU threads that one inference may use."""
+    stream_threads: PositiveInt = 2
+    """Inferences at a time for its sensor streams, where many of them wait."""
     queue: PositiveInt = 256
-    """Requests that may wait; one more is rejected as overloaded."""
+    """Requests and streams that may wait; one more is rejected as overloaded. A stream takes one
+    place, however many of its messages wait."""
     max_batch: PositiveInt = 256
     """Largest size of the axis `batch` in one request."""
 

@@ -14,7 +14,7 @@ from limpet.contracts.golden import check_golden
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.messages import ModelInfo
 from limpet.contracts.scoring import SignalScorer, StreamingModel
-from limpet.contracts.signals import SignalPreprocessor, prepare_stretches
+from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine

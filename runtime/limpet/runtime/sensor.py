@@ -105,11 +105,6 @@ class SensorStream(Closing):
             self._connection.close()
             raise
 
-    @property
-    def unacknowledged_rows(self) -> int:
-        """Rows sent and not acknowledged yet."""
-        return sum(len(rows.values) for rows in self._waiting.values())
-
     def skip(self, rows: int) -> None:
         """Leaves rows out that the sensor could not measure: the server sees a gap."""
         self._next_sequence += rows

@@ -79,7 +79,15 @@ class Server:
         inference = InferenceRequests(
             self._models, self._workers, self._clock, self._metrics, self._refusals
         )
-        streams = StreamRequests(self._streams, self._workers, self._log, self._io, self._refusals)
+        streams = StreamRequests(
+            self._streams,
+            self._workers,
+            self._log,
+            self._io,
+            self._refusals,
+            sum(model.config.stream_threads - 1 for model in self._models.values()),
+        )
+        self._opened.callback(streams.close)
         # Each answers, raises RejectedError, or submits a job that answers.
         self._handlers: dict[type[Request], Callable[..., None]] = {
             messages.Hello: self._hello,
@@ -87,7 +95,7 @@ class Server:
             messages.Infer: inference.infer,
             messages.OpenStream: streams.open,
             messages.Samples: streams.samples,
-            messages.CloseStream: streams.close,
+            messages.CloseStream: streams.end,
             messages.GetAlerts: self._get_alerts,
             messages.GetStatus: self._get_status,
         }

@@ -5,9 +5,9 @@ Its messages are handled by its model's worker, one after another.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -37,8 +37,7 @@ _STATE_NAMES = [state.name.lower() for state in RowState]
 Answer = tuple[Scores, Tensors]
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """A message of a stream whose new rows are to be scored.
 
     Attributes:
@@ -184,7 +183,8 @@ class Stream:
 
     def draft(self, pending: Pending, rows: RowScores) -> Draft:
         """The alerts of scored rows; raises where no acknowledgement may follow."""
-        if not np.isfinite(rows.scores[rows.states <= LAST_SCORED]).all():
+        scored = np.add.reduce(rows.scores)  # NaN where one has no score, as while warming up
+        if not math.isfinite(scored) and not _all_finite(rows):
             raise EngineError(f"model {self.model.name!r} gave a score that is not finite")
         return self._alerts.draft(pending.request, pending.first, rows, pending.skipped)
 
@@ -262,3 +262,7 @@ class Stream:
         for start, stop in self._gaps:
             states[(rows >= start) & (rows < stop)] = RowState.LATE
         return states
+
+
+def _all_finite(rows: RowScores) -> bool:
+    return bool(np.isfinite(rows.scores[rows.states <= LAST_SCORED]).all())

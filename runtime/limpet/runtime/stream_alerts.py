@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from limpet.contracts.clock import Clock
@@ -19,8 +19,7 @@ from limpet.runtime.config import StreamConfig
 from limpet.runtime.models import ServedModel
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """What some rows of a stream come to, as long as their alerts are not in the log."""
 
     detector: Detector

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from limpet.contracts.errors import AlertLogError, RejectedError
 from limpet.contracts.messages import Samples
-from limpet.contracts.scoring import RowScores, score_together
+from limpet.contracts.scoring import RowScores, RunAll, in_turn, score_together
 from limpet.contracts.tensors import Array
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.stream import Answer, Pending, Stream
@@ -21,7 +21,9 @@ _Errors = dict[int, AlertLogError]
 
 
 def push_together(
-    batch: Sequence[tuple[Stream, Samples, Array]], log: AlertLog
+    batch: Sequence[tuple[Stream, Samples, Array]],
+    log: AlertLog,
+    run_all: RunAll = in_turn,
 ) -> list[Answer | BaseException]:
     """Scores rows and makes their alerts durable.
 
@@ -29,6 +31,7 @@ def push_together(
         batch: One message each of different streams of one model: header, and float32 or float64
             (rows, channels as announced).
         log: Takes the alerts.
+        run_all: Makes calls of the engine, as many side by side as the model's configuration says.
 
     Returns:
         For each message its acknowledgement, or why there is none: a `RejectedError` where the rows
@@ -49,7 +52,10 @@ def push_together(
             found[place] = begun
     drafts: _Drafts = {}
     scored = score_together(
-        [each.stream.scorer for each in pending.values()], [each.rows for each in pending.values()]
+        [each.stream.scorer for each in pending.values()],
+        [each.rows for each in pending.values()],
+        max((each.stream.model.config.stream_threads for each in pending.values()), default=1),
+        run_all,
     )
     for (place, each), rows in zip(pending.items(), scored, strict=True):
         try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
 
 from limpet.contracts import messages
 from limpet.contracts.errors import RejectedError
 from limpet.contracts.messages import Reply
+from limpet.contracts.scoring import in_turn
 from limpet.contracts.tensors import Array, Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.alert_log import AlertLog
@@ -24,8 +27,7 @@ MOST_WAITING = CREDITS + 2
 """Messages of a stream that may wait: what credits allow, an opening and a closing."""
 
 
-@dataclass(frozen=True)
-class _Message:
+class _Message(msgspec.Struct, frozen=True):
     """What a node asks of a stream; `values` (rows, channels) are those of its `Samples`."""
 
     stream: Stream
@@ -43,6 +45,7 @@ class StreamRequests:
         log: Takes their alerts.
         io: Sends replies.
         refusals: Says what is not acknowledged.
+        helpers: Threads that help workers with calls of the engine.
     """
 
     def __init__(
@@ -52,9 +55,11 @@ class StreamRequests:
         log: AlertLog,
         io: IoLoop,
         refusals: Refusals,
+        helpers: int,
     ) -> None:
         self._streams, self._workers, self._log = streams, workers, log
         self._io, self._refusals = io, refusals
+        self._helpers = ThreadPoolExecutor(helpers, "streams") if helpers else None
 
     def open(
         self, request: messages.OpenStream, _: Tensors, __: Respond, ___: int, identity: bytes
@@ -78,12 +83,26 @@ class StreamRequests:
             )
         self._submit(_Message(stream, request, tensors["values"], identity))
 
-    def close(
+    def end(
         self, request: messages.CloseStream, _: Tensors, __: Respond, ___: int, identity: bytes
     ) -> None:
         """As `open`."""
         stream = self._streams.get(request.stream, request.session, identity)
         self._submit(_Message(stream, request, None, identity))
+
+    def close(self) -> None:
+        """Ends the helpers; one that is inside an engine ends when it comes out."""
+        if self._helpers is not None:
+            self._helpers.shutdown(wait=False)
+
+    def _run_all(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """The worker makes one call of the engine, helpers the others."""
+        if self._helpers is None or len(jobs) < 2:
+            return in_turn(jobs)
+        others = [self._helpers.submit(job) for job in jobs[1:]]
+        jobs[0]()
+        for other in others:
+            other.result()
 
     def _submit(self, message: _Message) -> None:
         """Queues a stream's message behind those that came before it."""
@@ -135,7 +154,7 @@ class StreamRequests:
         ]
         pushed: Iterator[tuple[Reply, Tensors] | BaseException]
         try:
-            pushed = iter(push_together(samples, self._log))
+            pushed = iter(push_together(samples, self._log, self._run_all))
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             for stream, _, _ in samples:
                 stream.fail()

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
-from limpet.contracts.signals import SignalPreprocessor
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.model import AnomalyScorer, load_scorer
 from limpet.training.anomaly.pseudo import Reconstructor

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError
 from limpet.contracts.recordings import Recording
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import StreamBaseline
-from limpet.contracts.signals import SignalPreprocessor
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import Stretch, TrainingData, prepare_training
 

@@ -18,7 +18,8 @@ from limpet.contracts.errors import DataError, ImpossibleHereError, LimpetError,
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.recordings import load_recording
 from limpet.contracts.scoring import RowScores, SignalScorer
-from limpet.contracts.signals import RowState, SignalPreprocessor
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
+from limpet.contracts.signals import RowState
 from limpet.export.golden import torch_run
 from limpet.export.package import run_manifest
 from limpet.training.anomaly import objective

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -10,6 +11,9 @@ from pathlib import Path
 import click
 
 from limpet.runtime.config import load_config
+
+GC_THRESHOLD = 50_000
+"""Objects, more made than freed, after which Python looks for cycles."""
 
 
 @click.command(name="serve")
@@ -31,6 +35,10 @@ def command(config: Path) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    # What is there now stays, and messages leave no cycles behind: looking for some after every few
+    # hundred objects, as is the default, took a twentieth of the time under load.
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     click.echo(f"ready {' '.join(server.listening)}")
     finished = server.run()
     click.echo("stopped")

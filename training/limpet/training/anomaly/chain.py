@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError, TensorError
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import (
     BandEnergies,
     Clip,
@@ -23,7 +24,7 @@ from limpet.contracts.signal_steps import (
     Standardize,
     StreamBaseline,
 )
-from limpet.contracts.signals import Float64, Prepared, SignalPreprocessor
+from limpet.contracts.signals import Float64, Prepared
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 
 VIBRATION_HZ = 4000.0

@@ -20,8 +20,9 @@ from limpet.contracts.bundle import files_sha256
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import DataDigest, SignalPreprocessing
 from limpet.contracts.recordings import Recording
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import SignalStep
-from limpet.contracts.signals import Float32, Float64, SignalPreprocessor
+from limpet.contracts.signals import Float32, Float64
 from limpet.training.anomaly.chain import (
     LEAST_FIT_FRAMES,
     LEAST_HELD_OUT_FRAMES,

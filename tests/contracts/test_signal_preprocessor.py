@@ -18,6 +18,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import TensorError
+from limpet.contracts.signal_preprocessor import (
+    SignalPreprocessor,
+    prepare_stretches,
+    prepare_together,
+)
 from limpet.contracts.signal_runners import runner_of
 from limpet.contracts.signal_steps import (
     LEVEL_FRAMES,
@@ -30,16 +35,7 @@ from limpet.contracts.signal_steps import (
     StreamBaseline,
     features_of,
 )
-from limpet.contracts.signals import (
-    LAST_SCORED,
-    Float32,
-    Prepared,
-    RowState,
-    SignalPreprocessor,
-    States,
-    prepare_stretches,
-    prepare_together,
-)
+from limpet.contracts.signals import LAST_SCORED, Float32, Prepared, RowState, States
 from tests.contracts.signal_streams import BROKEN, Fleet, Rows, chains, cuts, fleets, streams
 
 
