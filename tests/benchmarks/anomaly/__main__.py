@@ -42,6 +42,7 @@ SOURCES = (
     "training/limpet/training/anomaly",
     "training/limpet/training/fit.py",
     "runtime/limpet/contracts/signals.py",
+    "runtime/limpet/contracts/signal_preprocessor.py",
     "runtime/limpet/contracts/signal_steps.py",
     "tests/benchmarks/anomaly/methods.py",
     "tests/benchmarks/anomaly/series.py",
