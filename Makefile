@@ -22,7 +22,7 @@ MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch-$(TORCH_VERSION)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test test-slow lint bench setup clean
+.PHONY: help run test test-slow lint bench reference setup clean
 
 help:
 	@echo "make run        set up, then the demo: bundle, server, sensor streams, alerts"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-slow  set up, then the slow tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      measure serving and streams, into tests/benchmarks/results"
+	@echo "make reference  train the bundle in robot_configs/bundles anew"
 	@echo "make setup      only the set-up: .venv with limpet and all its extras"
 	@echo "make clean      remove .venv, caches and build outputs"
 
@@ -56,6 +57,15 @@ bench: $(INSTALLED)
 	@mkdir -p tests/benchmarks/results
 	@$(BIN)/limpet bench serve --json tests/benchmarks/results/serve.json
 	@$(BIN)/limpet bench stream --json tests/benchmarks/results/stream.json
+
+# Two minutes. The recording's first 1,998 rows precede its first known fault.
+REFERENCE := machine_temperature
+reference: $(INSTALLED)
+	@$(BIN)/limpet train anomaly --data runtime/limpet/runtime/demo/recordings/$(REFERENCE).csv \
+	  --config runtime/limpet/runtime/demo/recordings/$(REFERENCE).toml \
+	  --train-rows 1998 --out runs/reference_anomaly --force
+	@$(BIN)/limpet export runs/reference_anomaly --out robot_configs/bundles/anomaly --force
+	@$(BIN)/limpet verify robot_configs/bundles/anomaly
 
 setup: $(INSTALLED)
 
@@ -107,9 +117,23 @@ $(TORCH): | $(MADE)
 	fi
 	@touch $@
 
+# Open3D's wheel leaves a few libraries to the system, which a bare Debian lacks.
 $(INSTALLED): pyproject.toml | $(TORCH)
 	@echo "==> installing limpet with its extras into $(VENV)"
 	@$(PIP) install --editable ".[training,export,dashboard,dev]"
+	@if ! $(BIN)/python -c 'import open3d' 2>/dev/null; then \
+	  packages='libusb-1.0-0 libgl1 libgomp1 libx11-6'; \
+	  if [ "$$(id -u)" = 0 ]; then as_root=; else as_root=$$(command -v sudo || echo none); fi; \
+	  if command -v apt-get >/dev/null && [ "$$as_root" != none ]; then \
+	    echo "==> installing $$packages with apt-get (Open3D cannot be loaded without)"; \
+	    $$as_root apt-get -qq update || true; \
+	    $$as_root env DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes \
+	      apt-get -qq install -y --no-install-recommends $$packages >/dev/null || true; \
+	  fi; \
+	  $(BIN)/python -c 'import open3d' || \
+	    echo "==> going on without Open3D, which navigation's scenes need;" \
+	      "on Debian, as root: apt-get install $$packages" >&2; \
+	fi
 	@touch $@
 
 clean:

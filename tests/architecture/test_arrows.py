@@ -23,7 +23,7 @@ PORTIONS = {
 ROBOT_PORTIONS = ["contracts", "runtime"]
 
 # Not even inside a function: a robot has none of these.
-NEVER_ON_A_ROBOT = {"torch", "open3d", "onnx"}
+NEVER_ON_A_ROBOT = {"torch", "open3d", "onnx", "gymnasium", "rosbags"}
 # Inside a function perhaps (an extra may bring it), but never because a module was imported.
 NEVER_AT_IMPORT = [*sorted(NEVER_ON_A_ROBOT), "matplotlib", "safetensors", "onnxscript"]
 
@@ -31,7 +31,7 @@ NEVER_AT_IMPORT = [*sorted(NEVER_ON_A_ROBOT), "matplotlib", "safetensors", "onnx
 DEPENDENCIES = {
     *("click", "msgspec", "numpy", "onnxruntime", "tomli", "tomllib", "zmq", "pyzmq"),
     *("matplotlib", "onnx", "onnxscript", "open3d", "safetensors", "scipy", "sklearn", "torch"),
-    *("cuda", "tensorboardX", "tensorrt", "tensorrt_rtx"),
+    *("cuda", "gymnasium", "rosbags", "tensorboardX", "tensorrt", "tensorrt_rtx"),
 }
 
 

@@ -157,6 +157,8 @@ def check_incidents(alerts: Sequence[Alert]) -> dict[int, list[Alert]]:
             opened[alert.stream] = alert.incident
         assert alert.incident == opened[alert.stream], alert
         incidents.setdefault(alert.incident, []).append(alert)
+        assert alert.group == incidents[alert.incident][0].group, alert
+        assert incidents[alert.group][0].group == alert.group, "its first incident founded it"
         if alert.event == "close":
             del opened[alert.stream]
     return incidents

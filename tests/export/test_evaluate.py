@@ -81,6 +81,9 @@ def test_the_figures_are_those_of_the_scores(bundle: Bundle, data: Path, capsys:
         "normal_rows": 1140,
         "expected_rows": pytest.approx(11.4),
         "observed_rows": 0,
+        "declared_per_day": None,
+        "observed_per_day": 0.0,
+        "normal_days": pytest.approx(1140 / 10 / 86_400),
     }
     assert [file["unscored_rows"] for file in report["files"]] == [LOOK_BACK - 1] * 3
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from limpet.contracts.correlation import GroupingConfig
 from limpet.contracts.errors import ConfigError
 from limpet.runtime.config import DetectorConfig, ServerConfig, StreamConfig, load_config
 
@@ -66,6 +67,11 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         close_after_rows = 2
         update_every_rows = 3
         [[streams]]
+        [grouping]
+        enabled = false
+        horizon_s = 90
+        agreement = 0.5
+        across_models = true
         """,
     )
     server, (model,) = config.server, config.models
@@ -100,6 +106,9 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             ),
         ),
         StreamConfig(),
+    )
+    assert config.grouping == GroupingConfig(
+        enabled=False, horizon_s=90.0, agreement=0.5, across_models=True
     )
 
 
@@ -169,6 +178,17 @@ def test_a_tilde_stands_for_the_home_folder(
             "8: Object contains unknown field `open_after` (at streams[1].detector.open_after)\n"
             "  did you mean 'open_after_rows'?",
             id="table within the second table of an array",
+        ),
+        pytest.param(
+            f"{MODEL}[grouping]\nhorizon = 3\n",
+            "4: Object contains unknown field `horizon` (at grouping.horizon)\n"
+            "  did you mean 'horizon_s'?",
+            id="key of grouping",
+        ),
+        pytest.param(
+            f"{MODEL}[grouping]\nagreement = 2\n",
+            "4: Expected `float` <= 1.0 (at grouping.agreement)",
+            id="no cosine",
         ),
         pytest.param(
             f"{MODEL}[[streams]]\nmatch = '*'\ndetector.close_after_rows = 'x'\n",

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from limpet.contracts.correlation import GroupingConfig
 from limpet.contracts.messages import Scores
 from limpet.runtime.config import DetectorConfig, StreamConfig
 from limpet.runtime.server import Server
@@ -13,6 +16,7 @@ from tests.runtime.feeding import (
     MODEL,
     VIBRATION,
     WARMING_UP,
+    Floats,
     alerts,
     calm,
     counts,
@@ -20,7 +24,7 @@ from tests.runtime.feeding import (
     push,
     ready,
 )
-from tests.runtime.serving import WARM_UP_ROWS, RawStream, serving
+from tests.runtime.serving import WARM_UP_ROWS, RawStream, running, server_config, serving
 
 
 @pytest.fixture
@@ -130,3 +134,43 @@ def test_incidents_of_several_streams_do_not_mix(server: Server) -> None:
             ("b", "open", 2),
             ("a", "close", 1),
         ]
+
+
+# Groups ------------------------------------------------------------------------------------------
+
+
+def in_direction(speed: float, current: float, seed: int) -> Floats:
+    """Rows of a stream that leaves normal after 60 of them. (63, 2)"""
+    calm_rows = np.random.default_rng(seed).normal(0.0, 0.5, (60, 2))
+    return np.concatenate([calm_rows, np.tile([speed, current], (3, 1))])
+
+
+def test_streams_that_leave_normal_the_same_way_at_a_time_are_one_group(tmp_path: Path) -> None:
+    ways = {"a": (9.0, 0.0), "b": (0.0, 9.0), "c": (14.0, 0.0), "d": (0.0, 7.0)}
+    with serving(tmp_path) as server, contextlib.ExitStack() as opened:
+        for seed, (name, (speed, current)) in enumerate(ways.items()):
+            stream = opened.enter_context(RawStream(server.listening[0], name))
+            push(stream, 0, in_direction(speed, current, seed))
+        found = [(a.stream, a.event, a.incident, a.group) for a in alerts(stream)]
+    assert found == [
+        ("a", "open", 1, 1),
+        ("b", "open", 2, 2),
+        ("c", "open", 3, 1),
+        ("d", "open", 4, 2),
+    ]
+    # A new server knows them: they are compared with what comes, and close in their groups.
+    with serving(tmp_path) as server, contextlib.ExitStack() as opened:
+        for name, way in (("e", (0.0, 8.0)), ("c", (1.0, 1.0))):
+            stream = opened.enter_context(RawStream(server.listening[0], name))
+            push(stream, 0, in_direction(*way, seed=9))
+        found = [(a.stream, a.event, a.incident, a.group) for a in alerts(stream, since=4)]
+    assert found == [("e", "open", 5, 2), ("c", "update", 3, 1), ("c", "close", 3, 1)]
+
+
+def test_a_server_that_does_not_group_says_0(tmp_path: Path) -> None:
+    config = msgspec.structs.replace(
+        server_config(tmp_path), grouping=GroupingConfig(enabled=False)
+    )
+    with running(Server(config)) as server, RawStream(server.listening[0]) as pump:
+        push(pump, 0, in_direction(9.0, 0.0, 0))
+        assert [(a.incident, a.group) for a in alerts(pump)] == [(1, 0)]

@@ -54,6 +54,10 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
         normal_rows: How many those are.
         expected_rows: How many would reach it at the declared rate.
         observed_rows: How many do.
+        declared_per_day: Incidents a day of normal operation that the threshold was set for; None
+            where it was set for a share of rows.
+        observed_per_day: Incidents outside every label, for each day of normal rows.
+        normal_days: How many days those are.
     """
 
     declared_rate: float
@@ -61,6 +65,9 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
     normal_rows: int
     expected_rows: float
     observed_rows: int
+    declared_per_day: float | None
+    observed_per_day: float
+    normal_days: float
 
 
 class FileReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,10 +267,14 @@ def _pooled(judged: list[Judged]) -> PooledRanking:
 def _false_alarms(judged: list[Judged], calibration: Calibration) -> FalseAlarms:
     normal = sum(int((~one.labels).sum()) for one in judged)
     observed = sum(int((one.flags & ~one.labels).sum()) for one in judged)
+    days = sum(int((~one.labels).sum()) / one.rate_hz for one in judged) / 86_400.0
     return FalseAlarms(
         declared_rate=calibration.false_alarm_rate,
         observed_rate=observed / normal if normal else float("nan"),
         normal_rows=normal,
         expected_rows=calibration.false_alarm_rate * normal,
         observed_rows=observed,
+        declared_per_day=calibration.false_alarms_per_day,
+        observed_per_day=sum(one.outside for one in judged) / days if days else float("nan"),
+        normal_days=days,
     )

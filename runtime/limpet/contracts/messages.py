@@ -292,6 +292,8 @@ class Alert(Message, kw_only=True):
         log_id: Names the log; a new log starts its sequence anew.
         sequence: 1, 2, 3, … without gaps within a log.
         incident: The incident's number: the sequence of its `open`.
+        group: Number of the first incident of those that belong together, this one's where it is
+            that itself; 0 where incidents are not grouped. All alerts of an incident have one.
         start_time_ns: Measuring time of the first anomalous row of the incident.
         time_ns: Measuring time of the row that made this entry.
         row: That row's number in the stream.
@@ -307,6 +309,7 @@ class Alert(Message, kw_only=True):
     sequence: Count
     event: Literal["open", "update", "close"]
     incident: Count
+    group: Count = 0
     stream: str
     model: str
     space_id: str

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import sqlite3
 import threading
 import uuid
@@ -13,8 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from limpet.contracts.correlation import REMEMBERED, Correlator, GroupingConfig, Onset
 from limpet.contracts.errors import AlertLogError
+from limpet.contracts.fingerprints import Fingerprint
 from limpet.contracts.messages import Alert
 
 _SCHEMA = """
@@ -26,7 +30,23 @@ CREATE TABLE IF NOT EXISTS alerts (
     body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS incidents ON alerts (incident, sequence);
+CREATE TABLE IF NOT EXISTS fingerprints (
+    incident INTEGER PRIMARY KEY,
+    look_back_s REAL NOT NULL,
+    direction BLOB
+);
 """
+
+_ONSETS = f"""
+SELECT f.incident, f.look_back_s, f.direction, opened.body, closed.body
+FROM fingerprints AS f
+JOIN alerts AS opened ON opened.sequence = f.incident
+LEFT JOIN alerts AS closed ON closed.incident = f.incident AND closed.event = 'close'
+ORDER BY f.incident DESC LIMIT {REMEMBERED}
+"""
+
+_FLOATS = np.dtype("<f4")
+_DEFAULT_GROUPING = GroupingConfig()
 
 _decoder = msgspec.msgpack.Decoder(Alert)
 
@@ -38,12 +58,19 @@ class AlertLog:
         path: The database file; made where there is none. One process at a time may open it.
         on_append: Called with the alerts of each `append`, in order of their numbers, once they
             are durable.
+        grouping: Which incidents belong together. Those of before count, as far as they are there
+            with their fingerprints, which a log of before there were groups has none of.
 
     Raises:
         AlertLogError: Another server has it open, or it is damaged or cannot be written.
     """
 
-    def __init__(self, path: Path, on_append: Callable[[Sequence[Alert]], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_append: Callable[[Sequence[Alert]], None],
+        grouping: GroupingConfig = _DEFAULT_GROUPING,
+    ) -> None:
         self._path, self._on_append = path, on_append
         self._lock, self._read_lock = threading.Lock(), threading.Lock()
         self._open_incidents: dict[str, Alert] = {}
@@ -59,13 +86,14 @@ class AlertLog:
                 # Reading has a connection of its own: it need not wait for the disk to sync.
                 self._reader = opened.enter_context(_connect(path))
                 self._load()
+                self._correlator = Correlator(grouping, self._onsets() if grouping.enabled else ())
                 self._opened = opened.pop_all()
         except BlockingIOError as error:
             raise AlertLogError(
                 f"alert log {path} is in use by another server",
                 "stop that server, or give this one another state_dir",
             ) from error
-        except (OSError, sqlite3.Error, msgspec.DecodeError) as error:
+        except (OSError, sqlite3.Error, msgspec.DecodeError, ValueError) as error:
             raise AlertLogError(
                 f"alert log {path} cannot be opened: {error}",
                 "check the folder's permissions and free space; move a damaged file away",
@@ -86,16 +114,35 @@ class AlertLog:
         ).fetchall()
         self._note([_decoder.decode(body) for (body,) in newest])
 
+    def _onsets(self) -> list[tuple[int, Onset]]:
+        """What is known of the newest incidents, oldest first."""
+        known = []
+        for incident, look_back_s, direction, opened, closed in self._db.execute(_ONSETS):
+            alert = _decoder.decode(opened)
+            floats = None if direction is None else np.frombuffer(direction, _FLOATS)
+            end_ns = None if closed is None else _decoder.decode(closed).time_ns
+            fingerprint = Fingerprint(look_back_s, floats)
+            known.append((incident, _onset(alert, fingerprint, alert.group, end_ns)))
+        return known[::-1]
+
     @property
     def last(self) -> int:
         """Number of the newest alert, 0 where there is none."""
         return self._last
 
-    def append(self, alerts: Sequence[Alert]) -> None:
+    def append(
+        self, alerts: Sequence[Alert], fingerprints: Sequence[Fingerprint | None] = ()
+    ) -> None:
         """Numbers the alerts, makes them durable together, then hands them to `on_append`.
 
-        An `open` gets its own number as its incident; an alert that follows an `open` of the same
-        call and stream, and has incident 0, gets that one's.
+        An `open` gets its own number as its incident, and its group; an alert that follows an
+        `open` of the same call and stream, and has incident 0, gets that one's. Every alert gets
+        its incident's group.
+
+        Args:
+            alerts: Of any streams, those of one stream in order.
+            fingerprints: For each alert that of its incident where it opens one. An incident
+                without founds a group that no other joins.
 
         Raises:
             AlertLogError: They could not be written; none of them is in the log.
@@ -103,13 +150,9 @@ class AlertLog:
         if not alerts:
             return
         with self._lock:
-            opened: dict[str, int] = {}
             unnumbered = [alert for alert in alerts if not alert.incident]
-            for sequence, alert in enumerate(alerts, start=self._last + 1):
-                alert.log_id, alert.sequence = self.log_id, sequence
-                if alert.event == "open":
-                    opened[alert.stream] = sequence
-                alert.incident = alert.incident or opened[alert.stream]
+            correlator = self._correlator.copy()
+            taken = self._number(alerts, fingerprints, correlator)
             try:
                 with self._db:
                     self._db.execute("BEGIN IMMEDIATE")
@@ -120,6 +163,7 @@ class AlertLog:
                             for a in alerts
                         ],
                     )
+                    self._db.executemany("INSERT INTO fingerprints VALUES (?, ?, ?)", taken)
             except sqlite3.Error as error:
                 for alert in unnumbered:  # they may be appended again, and get other numbers
                     alert.incident = 0
@@ -128,8 +172,35 @@ class AlertLog:
                     "check the disk's free space: nothing is acknowledged until it can be",
                 ) from error
             self._last += len(alerts)
+            self._correlator = correlator
             self._note(alerts)
             self._on_append(alerts)
+
+    def _number(
+        self,
+        alerts: Sequence[Alert],
+        fingerprints: Sequence[Fingerprint | None],
+        correlator: Correlator,
+    ) -> list[tuple[int, float, bytes | None]]:
+        """Fills in numbers, incidents and groups; returns the rows of the fingerprints' table."""
+        newest, taken = dict(self._open_incidents), []
+        numbered = itertools.zip_longest(alerts, fingerprints)
+        for sequence, (alert, fingerprint) in enumerate(numbered, start=self._last + 1):
+            alert.log_id, alert.sequence = self.log_id, sequence
+            if alert.event == "open":
+                alert.incident, newest[alert.stream] = sequence, alert
+                if not correlator.config.enabled:
+                    continue
+                alert.group = sequence
+                if fingerprint is not None:
+                    alert.group = correlator.open(sequence, _onset(alert, fingerprint))
+                    taken.append((sequence, fingerprint.look_back_s, _raw(fingerprint)))
+                continue
+            alert.incident = alert.incident or newest[alert.stream].incident
+            alert.group = newest[alert.stream].group
+            if alert.event == "close":
+                correlator.close(alert.incident, alert.time_ns)
+        return taken
 
     def _note(self, alerts: Sequence[Alert]) -> None:
         """Keeps track of which incidents are open."""
@@ -163,6 +234,25 @@ class AlertLog:
         """Closes the database; every alert in it is durable already."""
         with self._lock, self._read_lock:
             self._opened.close()
+
+
+def _onset(
+    alert: Alert, fingerprint: Fingerprint, group: int = 0, end_ns: int | None = None
+) -> Onset:
+    """An incident as the clustering sees it; `alert` opened it."""
+    return Onset(
+        stream=alert.stream,
+        space_id=alert.space_id,
+        start_ns=alert.start_time_ns,
+        fingerprint=fingerprint,
+        group=group,
+        end_ns=end_ns,
+    )
+
+
+def _raw(fingerprint: Fingerprint) -> bytes | None:
+    direction = fingerprint.direction
+    return None if direction is None else direction.astype(_FLOATS).tobytes()
 
 
 def _connect(path: Path) -> contextlib.closing[sqlite3.Connection]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from limpet.contracts.correlation import GroupingConfig
 from limpet.contracts.detector import DetectorConfig
 from limpet.contracts.errors import ConfigError
 
@@ -82,6 +83,7 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     server: ServerSection = ServerSection()
     models: Annotated[list[ModelConfig], msgspec.Meta(min_length=1)]
     streams: tuple[StreamConfig, ...] = (StreamConfig(),)
+    grouping: GroupingConfig = GroupingConfig()
 
 
 def load_config(path: Path | str) -> ServerConfig:
@@ -188,6 +190,7 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "models": ModelConfig,
     "streams": StreamConfig,
     "streams.detector": DetectorConfig,
+    "grouping": GroupingConfig,
 }
 
 

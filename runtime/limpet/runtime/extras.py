@@ -6,6 +6,7 @@ The table is the distribution's own metadata, so it cannot differ from what pip 
 from __future__ import annotations
 
 import operator
+import platform
 import re
 import sys
 from functools import cache
@@ -14,6 +15,8 @@ from importlib import metadata
 # Where the name to import is not that of the distribution.
 _MODULES = {
     "pyzmq": "zmq",
+    "open3d-cpu": "open3d",
+    "pillow": "PIL",
     "scikit-learn": "sklearn",
     "tensorboardx": "tensorboardX",
     "pytest-timeout": "pytest_timeout",
@@ -30,7 +33,7 @@ def requirements() -> dict[str, dict[str, str]]:
         what, _, marker = requirement.partition(";")
         name, versions = re.fullmatch(r"\s*([\w.-]+)\s*(.*?)\s*", what).groups()  # type: ignore[union-attr]
         extra = _EXTRA.search(marker)
-        if extra is None and marker and _is_for_older_python(marker):
+        if _excludes_us(marker):
             continue
         by_extra.setdefault(extra[1] if extra else "", {})[name] = versions
     return by_extra
@@ -81,7 +84,21 @@ def extra_of(module: str, portion: str = "") -> str | None:
     return portion if portion in extras else extras[0] if extras else None
 
 
-def _is_for_older_python(marker: str) -> bool:
-    """Whether a marker without an extra, as ours are (`python_version < '3.11'`), excludes us."""
+def _excludes_us(marker: str) -> bool:
+    """Whether a marker, extras aside, is for another Python or another machine.
+
+    Understood is what our own markers consist of: `python_version <`, `sys_platform` and
+    `platform_machine` with `==` and `!=`, `and` or `or` between them, never both but for the extra.
+    """
     bound = re.search(r"python_version\s*<\s*['\"](\d+)\.(\d+)['\"]", marker)
-    return bound is not None and sys.version_info[:2] >= (int(bound[1]), int(bound[2]))
+    if bound is not None:
+        return sys.version_info[:2] >= (int(bound[1]), int(bound[2]))
+    here = {"sys_platform": sys.platform, "platform_machine": platform.machine()}
+    holds = [
+        (here[name] == value) == (sign == "==")
+        for name, sign, value in re.findall(
+            r"(sys_platform|platform_machine)\s*([!=]=)\s*['\"]([\w.]+)['\"]", marker
+        )
+    ]
+    either = any if re.search(r"\bor\b", marker) else all
+    return bool(holds) and not either(holds)

@@ -64,7 +64,9 @@ class Server:
                 self._handle,
             )
             opened.callback(self._io.abandon)
-            self._log = AlertLog(Path(section.state_dir) / "alerts.db", self._publish_alerts)
+            self._log = AlertLog(
+                Path(section.state_dir) / "alerts.db", self._publish_alerts, config.grouping
+            )
             opened.callback(self._log.close)
             self._streams = StreamTable(
                 config.streams, self._models, self._log, self._clock, section.max_streams

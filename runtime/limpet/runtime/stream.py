@@ -190,7 +190,7 @@ class Stream:
 
     def finish(self, pending: Pending, rows: RowScores, draft: Draft) -> Answer:
         """The acknowledgement, once the alerts are in the log."""
-        self._alerts.keep(draft)
+        self._alerts.keep(draft, rows)
         if pending.gap > 0:
             self._counts["gaps"] += 1
             self._counts["missing"] += pending.gap

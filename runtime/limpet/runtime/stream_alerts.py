@@ -10,6 +10,7 @@ import numpy as np
 from limpet.contracts.clock import Clock
 from limpet.contracts.detector import Detector
 from limpet.contracts.errors import TensorError
+from limpet.contracts.fingerprints import Fingerprint, Fingerprinter
 from limpet.contracts.messages import Alert, ChannelShare, Samples
 from limpet.contracts.scoring import RowScores, SignalScorer
 from limpet.runtime.alert_log import AlertLog
@@ -23,6 +24,7 @@ class Draft(msgspec.Struct, frozen=True):
 
     detector: Detector
     alerts: list[Alert]
+    fingerprints: list[Fingerprint | None]
     start_ns: int
 
 
@@ -54,6 +56,7 @@ class StreamAlerts:
         self._stream, self._scorer, self._model = stream, scorer, model
         self._clock = clock
         self._detector = make_detector(model, config)
+        self._fingerprinter = Fingerprinter(self._detector.release_threshold)
         self.incident = self._start_ns = self.recorded = 0
         if (newest := log.open_incident(stream)) is not None:
             self._detector.is_open = True
@@ -79,7 +82,7 @@ class StreamAlerts:
             EngineError: The engine failed to say why.
         """
         if not skipped and self._detector.ignores(rows.scores):
-            return Draft(self._detector, [], self._start_ns)
+            return Draft(self._detector, [], [], self._start_ns)
         detector, start_ns = copy.copy(self._detector), self._start_ns
         if skipped:
             detector.skip(skipped)
@@ -89,11 +92,17 @@ class StreamAlerts:
             return max(0, request.first_time_ns + round((row - request.sequence) * period_ns))
 
         alerts, incident = [], self.incident
+        fingerprints: list[Fingerprint | None] = []
+        look_back_s = (self._scorer.preprocessor.warm_up_rows + 1) / request.rate_hz
         for event in detector.push(rows.scores):
             row = first + event.index
             if event.kind == "open":
                 incident = 0  # the log numbers it
                 start_ns = time_of(row - event.rows + 1)
+                direction = self._fingerprinter.direction_at(rows, event.index)
+                fingerprints.append(Fingerprint(look_back_s, direction))
+            else:
+                fingerprints.append(None)
             alerts.append(
                 Alert(
                     log_id="",
@@ -114,11 +123,12 @@ class StreamAlerts:
                     recorded_ns=self._clock.now_ns(),
                 )
             )
-        return Draft(detector, alerts, start_ns)
+        return Draft(detector, alerts, fingerprints, start_ns)
 
-    def keep(self, draft: Draft) -> None:
-        """Goes on from a draft whose alerts are in the log."""
+    def keep(self, draft: Draft, rows: RowScores) -> None:
+        """Goes on from the draft of some rows, whose alerts are in the log."""
         self._detector = draft.detector
+        self._fingerprinter.push(rows)
         if draft.alerts:
             last = draft.alerts[-1]
             self.incident = 0 if last.event == "close" else last.incident

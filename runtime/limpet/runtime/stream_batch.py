@@ -75,9 +75,12 @@ def push_together(
 
 def _append(drafts: _Drafts, log: AlertLog) -> _Errors:
     """Commits all alerts at once, or, where that fails, those of each stream by themselves."""
-    drafted = {place: draft.alerts for place, (_, draft) in drafts.items() if draft.alerts}
+    drafted = {place: draft for place, (_, draft) in drafts.items() if draft.alerts}
     try:
-        log.append([alert for alerts in drafted.values() for alert in alerts])
+        log.append(
+            [alert for draft in drafted.values() for alert in draft.alerts],
+            [each for draft in drafted.values() for each in draft.fingerprints],
+        )
     except AlertLogError as error:
         if len(drafted) == 1:
             return dict.fromkeys(drafted, error)

@@ -34,6 +34,7 @@ from limpet.runtime.machine import describe_machine
 from tests.benchmarks.anomaly import methods, series
 from tests.benchmarks.anomaly.cells import Cell, compute
 from tests.benchmarks.anomaly.figures import summarise
+from tests.benchmarks.anomaly.pictures import draw_all
 from tests.benchmarks.anomaly.series import Segments, Series
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -99,10 +100,26 @@ def main() -> None:
     parser.add_argument(
         "--finished", action="store_true", help="report what is cached, fit nothing"
     )
+    parser.add_argument(
+        "--pictures", action="store_true",
+        help="draw some series of each data set beside the JSON, from it and the cache; no more",
+    )  # fmt: skip
     options = parser.parse_args()
     folder = options.cache / fingerprint()
     folder.mkdir(parents=True, exist_ok=True)
     items = load_all(options.data)
+    if options.pictures:
+        drawn = ("ours", *methods.BASELINES)
+        cells = [Cell(method, SEEDS[0], item) for method in drawn for item in items]
+        absent = sum(not (folder / cell.file).exists() for cell in cells)
+        if absent:
+            raise SystemExit(f"{absent} cells are not in {folder}: run without --pictures first")
+        results = json.loads(options.json_file.read_text())["results"]
+        paths = draw_all(
+            options.json_file.parent, items, results, lambda cell: np.load(folder / cell.file)
+        )
+        print(*paths, sep="\n")
+        return
     if options.datasets:
         items = [item for item in items if item.dataset in options.datasets]
     cells = plan(items)

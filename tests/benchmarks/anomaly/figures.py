@@ -82,7 +82,7 @@ def summarise(
                 found[method, figure][seed].append(value)
 
             if isinstance(item, Segments):
-                _judge_segments(item, scores, note)
+                judge_segments(item, scores, note)
                 if method == "ours":
                     single[f"{item.dataset} {item.name}"].append(
                         found[method, _main_figure(item.dataset)][cell.seed][-1]
@@ -118,9 +118,10 @@ def _main_figure(dataset: str) -> str:
     return {"femto": "FEMTO Spearman", "cwru": "CWRU AUROC, least"}.get(dataset, "robot AUROC")
 
 
-def _judge_segments(
+def judge_segments(
     item: Segments, scores: NDArray[np.floating], note: Callable[[str, float], None]
 ) -> None:
+    """Notes the figures of one item by their names."""
     level = np.nanmean(scores, axis=1)  # of each segment
     groups, at = {}, 0
     for name, segments in item.test.items():

@@ -107,8 +107,7 @@ def _views(
         samples = torch.from_numpy(prepared.frames[here])[None]
         present = torch.from_numpy(prepared.present[here])[None]
         views, state = scorer.views(samples, present, state)
-        strange = [bank(v, w)[0] for bank, (v, w) in zip(scorer.banks, views, strict=True)]
-        found.append(torch.stack(strange).numpy())
+        found.append(scorer.strangeness(views)[:, 0].numpy())
     frames = np.concatenate(found, axis=1)
     return np.stack([prepared.row_scores(frame, float("nan")) for frame in frames])
 

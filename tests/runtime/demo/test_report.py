@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from limpet.contracts.incidents import Incident, compare
+from limpet.contracts.messages import Alert
 from limpet.runtime.demo.pipeline import find_failures
 from limpet.runtime.demo.report import (
     DemoReport,
+    GroupReport,
     StreamReport,
     format_report,
+    group_reports,
     interval_reports,
     when,
 )
@@ -44,7 +47,7 @@ def report(stream: StreamReport, robot: RobotReport = ROBOT) -> DemoReport:
     """A demo with one stream."""
     return DemoReport(
         passed=True, failures=[], seconds=60.0, stage_s={}, streams=[stream], alerts=4,
-        robot=robot, dropped={}, timeline="timeline.png",
+        groups=[], robot=robot, dropped={}, timeline="timeline.png",
     )  # fmt: skip
 
 
@@ -79,6 +82,27 @@ def test_misses_and_false_alarms_are_said_as_they_are(pump: Source) -> None:
     assert "alert #3 came 12 rows after the label began" in text
     assert "row 800            50 rows      missed" in text
     assert "3.4% of the unlabelled rows reach the threshold, which was set for 1.0%" in text
+
+
+def opening(incident: int, group: int, stream: str) -> Alert:
+    return Alert(
+        log_id="log", sequence=incident, event="open", incident=incident, group=group,
+        stream=stream, model="m", space_id="s", start_time_ns=0, time_ns=0, row=0, score=4.0,
+        peak_score=4.0, threshold=3.0, rows=3, channels=[], recorded_ns=0,
+    )  # fmt: skip
+
+
+def test_alerts_that_belong_together_are_named(pump: Source) -> None:
+    alerts = [
+        opening(1, 1, "pump"), opening(2, 2, "pump"), opening(3, 1, "mixer"),
+        opening(4, 0, "press"), opening(5, 0, "press"), opening(7, 1, "pump"),
+    ]  # fmt: skip
+    alerts.append(msgspec.structs.replace(alerts[1], event="close"))
+    groups = group_reports(alerts)
+    assert groups == [GroupReport(group=1, incidents=[1, 3, 7], streams=["pump", "mixer"])]
+    text = format_report(msgspec.structs.replace(report(STREAM), groups=groups), [pump])
+    assert "alerts #1, #3, #7 belong together (pump, mixer)" in text
+    assert "belong together" not in format_report(report(STREAM), [pump])
 
 
 def test_intervals_are_reported_in_rows_of_the_whole_recording(pump: Source) -> None:

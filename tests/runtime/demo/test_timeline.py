@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from limpet.contracts.incidents import Incident, compare
+from limpet.runtime.demo.drawing import POINTS, _extremes
 from limpet.runtime.demo.report import StreamReport
 from limpet.runtime.demo.sources import user_source
-from limpet.runtime.demo.timeline import POINTS, Track, _extremes, draw_timeline
+from limpet.runtime.demo.timeline import Track, draw_timeline
 
 pytest.importorskip("matplotlib", reason="needs the extra `dashboard`")
 

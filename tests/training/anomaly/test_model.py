@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from limpet.training.anomaly.bank import fill_banks, held_out_scores
+from limpet.training.anomaly.bank import (
+    fill_banks,
+    fit_whitening,
+    held_out_scores,
+    shrunk_covariance,
+)
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 from limpet.training.anomaly.data import Stretch
 from limpet.training.anomaly.model import (
@@ -25,6 +30,7 @@ from limpet.training.anomaly.model import (
     CausalEncoder,
     History,
     Moments,
+    Whitening,
     build_scorer,
     smallest,
 )
@@ -133,9 +139,8 @@ def test_a_score_depends_on_the_frames_it_looks_back_on_and_on_none_before(block
     config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
     model = build_scorer(config, FEATURES, blocks, BANK).double()
     for bank in model.banks:
-        members = bank.get_buffer("members")
         rng = np.random.default_rng(0)
-        members.copy_(torch.from_numpy(rng.standard_normal(tuple(members.shape))))
+        bank.members.copy_(torch.from_numpy(rng.standard_normal(tuple(bank.members.shape))))
     span = look_back_frames(blocks)
     assert model.look_back_frames == span
     # One stream for each distance of a moved frame from the newest, and one where none is moved.
@@ -203,45 +208,98 @@ def test_moments_are_those_of_the_measured_values_of_the_last_frames(seed: int, 
 
 def bank(k: int = 25, d: int = 6, neighbours: int = 3) -> Bank:
     rng = np.random.default_rng(1)
-    made = Bank(k, d, neighbours)
-    made.get_buffer("members").copy_(torch.from_numpy(rng.standard_normal((k, d))))
+    made = Bank(k, d, neighbours, whitens=False)
+    made.members.copy_(torch.from_numpy(rng.standard_normal((k, d))))
     return made
 
 
-@pytest.mark.parametrize("weighted", [False, True])
 @torch.no_grad()
-def test_the_distance_is_the_mean_over_the_nearest_of_the_mean_square_over_what_counts(
-    weighted: bool,
-) -> None:
-    made, rng = bank(), np.random.default_rng(2)
-    view = rng.standard_normal((4, 9, 6))
-    weight = (rng.random((4, 9, 6)) < 0.6).astype(np.float64) if weighted else np.ones((4, 9, 6))
-    members = made.get_buffer("members").double().numpy()
-    squares = weight[:, :, None] * (view[:, :, None] - members) ** 2  # (b, t, k, d)
-    each = squares.sum(-1) / np.maximum(weight.sum(-1), 1.0)[:, :, None]
-    wanted = np.sort(each, axis=-1)[:, :, :3].mean(-1)
-    given_weight = torch.from_numpy(weight).float() if weighted else None
-    found = made.distance(torch.from_numpy(view).float(), given_weight)
+def test_the_distance_is_the_mean_over_the_nearest_of_the_mean_square() -> None:
+    made, view = bank(), np.random.default_rng(2).standard_normal((4, 9, 6))
+    squares = (view[:, :, None] - made.members.double().numpy()) ** 2  # (b, t, k, d)
+    wanted = np.sort(squares.mean(-1), axis=-1)[:, :, :3].mean(-1)
+    found = made.distance(torch.from_numpy(view).float())
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_dimensions_of_no_weight_do_not_matter_and_where_none_counts_nothing_is_strange() -> None:
-    made, view = bank(), torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0))
-    weight = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0]).expand(1, 5, 6)
-    other = view + 100.0 * (1.0 - weight)
-    torch.testing.assert_close(made(view, weight), made(other, weight))
-    assert made(view, torch.zeros_like(weight)).abs().max() == 0.0
 
 
 @torch.no_grad()
 def test_a_member_of_the_bank_is_least_strange_and_a_deviation_the_more_so_the_larger() -> None:
     made = bank(neighbours=1)
-    known = made.get_buffer("members")[:1]
-    strange = [float(made(known + 10.0**power)) for power in range(-1, 5)]
-    assert 0.0 <= float(made(known)) <= strange[0]
+    known = made.members[None, :1]
+    every = torch.ones_like(known)
+    strange = [float(made(known + 10.0**power, every)) for power in range(-1, 5)]
+    assert 0.0 <= float(made(known, every)) <= strange[0]
     assert strange == sorted(strange)
     assert 4.0 < strange[-1] - strange[-2] < 5.0  # still growing, by log(100)
+
+
+def correlated(m: int, f: int, seed: int = 0) -> NDArray[np.float32]:
+    """Rows of 2f dimensions, of which each second half follows the first, and all follow two."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal((m, 2)) @ rng.standard_normal((2, 2 * f))
+    own = rng.standard_normal((m, f))
+    noise = 0.3 * rng.standard_normal((m, 2 * f))
+    return (common + np.concatenate([own, 0.5 * own], 1) + noise + 3.0).astype(np.float32)
+
+
+def whitening_of(rows: NDArray[np.float32]) -> Whitening:
+    whiten = Whitening(rows.shape[1])
+    mean, estimate, matrix = fit_whitening(rows, np.ones_like(rows))
+    whiten.mean.copy_(torch.from_numpy(mean))
+    whiten.estimate.copy_(torch.from_numpy(estimate))
+    whiten.matrix.copy_(torch.from_numpy(matrix))
+    return whiten
+
+
+def test_whitened_normal_frames_are_uncorrelated_and_of_unit_variance() -> None:
+    rows = correlated(4000, 3)
+    white = whitening_of(rows)(torch.from_numpy(rows), torch.ones(4000, 6)).double().numpy()
+    # But for directions that hardly vary: of those it is less.
+    variances = np.linalg.eigvalsh(np.cov(white.T))
+    assert variances[-1] == pytest.approx(1.0, abs=0.02)
+    assert np.median(variances) == pytest.approx(1.0, abs=0.02)
+    assert np.abs(white.mean(0)).max() < 1e-3
+
+
+@pytest.mark.parametrize("dead", [[0], [2], [0, 1]])
+def test_a_dead_sensor_is_estimated_from_the_others_as_least_squares_would(dead: list[int]) -> None:
+    rows = correlated(4000, 4)
+    d = rows.shape[1]
+    whiten, gone = whitening_of(rows), [*dead, *(j + d // 2 for j in dead)]
+    measured = torch.ones(4000, d)
+    measured[:, gone] = 0.0
+    found = whiten(torch.from_numpy(rows), measured).double().numpy()
+    x = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
+    left = [j for j in range(d) if j not in gone]
+    x[:, gone] = x[:, left] @ np.linalg.lstsq(x[:, left], x[:, gone], rcond=None)[0]
+    wanted = x @ whiten.matrix.double().numpy()
+    # Taken for their means, what is left would seem to break a correlation.
+    x[:, gone] = 0.0
+    naive = x @ whiten.matrix.double().numpy()
+    off, naively_off = (np.abs(y - wanted).mean() for y in (found, naive))
+    # One dead sensor exactly; of two, each is estimated with what was estimated of the other.
+    assert off < (0.02 if len(dead) == 1 else 0.6) * naively_off
+
+
+def test_the_covariance_is_shrunk_as_scikit_learn_shrinks_it() -> None:
+    from sklearn.covariance import ledoit_wolf
+
+    for m, d in ((20, 8), (300, 16), (5000, 4), (10, 1)):
+        rows = correlated(m, max(1, d // 2))[:, :d].astype(np.float64)
+        rows -= rows.mean(0)
+        wanted = ledoit_wolf(rows, assume_centered=True)[0]
+        np.testing.assert_allclose(shrunk_covariance(rows), wanted, rtol=1e-6, atol=1e-9)
+
+
+@torch.no_grad()
+def test_absent_dimensions_do_not_matter_whatever_stands_there() -> None:
+    made = Bank(25, 6, 3, whitens=True)
+    made.whitening = whitening_of(correlated(500, 3))
+    view = torch.from_numpy(correlated(5, 3, 1))[None]
+    measured = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 0.0]).expand(1, 5, 6)
+    torch.testing.assert_close(
+        made(view, measured), made(view + 100.0 * (1.0 - measured), measured)
+    )
 
 
 @torch.no_grad()
@@ -250,8 +308,8 @@ def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() 
     other = stretch(400, seed=9)
     samples, present = torch.from_numpy(other.samples)[None], torch.from_numpy(other.present)[None]
     views, _ = model.views(samples, present, torch.zeros(1, model.state_size))
-    for each, (view, weight) in zip(model.banks, views, strict=True):
-        within = each(view, weight)[0, 17:] <= np.log(2.0)
+    for each in model.strangeness(views):
+        within = each[0, 17:] <= np.log(2.0)
         assert 0.7 < float(within.float().mean()) < 0.99
 
 
@@ -278,8 +336,8 @@ def test_fewer_normal_frames_than_members_fill_a_bank_by_repetition() -> None:
     model = build_scorer(AnomalyConfig(width=WIDTH, embedding=EMBEDDING), FEATURES, 1, BANK)
     fill_banks(model, [stretch(30)], seed=0)
     for each in model.banks:
-        assert len(np.unique(each.get_buffer("members").numpy(), axis=0)) <= 30
-        assert torch.isfinite(each.get_buffer("scale"))
+        assert len(np.unique(each.members.numpy(), axis=0)) <= 30
+        assert torch.isfinite(each.scale)
 
 
 @pytest.mark.parametrize("blocks", [1, 3, 6])

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from limpet.training.anomaly.pseudo import (
-    FARTHEST,
     LEAST_ERROR,
     TOLERANCE,
     Achieved,
@@ -55,12 +54,12 @@ def errors(stage: PseudoAnomalies, made: NDArray[np.float32]) -> NDArray[np.floa
         return np.asarray(stage._model.errors(torch.from_numpy(made)).numpy())
 
 
-@pytest.mark.parametrize(("f", "w"), [(1, 8), (1, 32), (3, 16), (3, 32), (8, 16), (8, 32)])
+@pytest.mark.parametrize(
+    ("f", "w"), [(1, 2), (1, 32), (3, 1), (3, 16), (3, 32), (8, 2), (8, 32), (32, 32)]
+)
 def test_nine_of_ten_moved_features_of_smooth_windows_have_their_target_error(
     f: int, w: int
 ) -> None:
-    # Measured: 0.92 to 1.00. With 32 features it is 0.61 to 0.66, with windows of 2 frames less:
-    # features that share the bottleneck disturb each other's search.
     stage, normal = stage_1(f, w)
     _, achieved = make(stage, normal[::10])
     assert len(achieved.targets) > 150
@@ -171,4 +170,3 @@ def test_a_feature_that_never_moves_has_the_least_error() -> None:
     stage = PseudoAnomalies(windows(rows, 8), {}, CLIP, 0)
     assert float(stage.normal_errors[1]) == pytest.approx(LEAST_ERROR)
     assert np.isfinite(make(stage, windows(rows, 8)[:50])[0]).all()
-    assert FARTHEST > CLIP

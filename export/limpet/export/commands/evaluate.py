@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from limpet.export.evaluate import EvaluationReport
+    from limpet.export.evaluate import EvaluationReport, FalseAlarms
 
 
 @click.group("evaluate")
@@ -73,8 +73,9 @@ def anomaly(
     average_precision}; rows {rows, anomalous, flagged, precision, recall, f1, false_alarm_rate,
     missed_alarm_rate}; events {labelled, detected, incidents, outside, delay_rows, delay_s,
     alert_share_of_normal}; false_alarms {declared_rate, observed_rate, normal_rows, expected_rows,
-    observed_rows}; and files, a list of {path, unscored_rows, window_rows, ranking (as mean), rows,
-    events, left_out, warnings}. A figure that is not defined is null.
+    observed_rows, declared_per_day, observed_per_day, normal_days}; and files, a list of {path,
+    unscored_rows, window_rows, ranking (as mean), rows, events, left_out, warnings}. A figure that
+    is not defined is null.
     """
     from limpet.contracts.reports import write_json
     from limpet.export.evaluate import evaluate_anomaly
@@ -138,6 +139,7 @@ def _describe(report: EvaluationReport) -> str:
         f"false alarms: {_percent(alarms.declared_rate)} of normal rows declared, "
         f"{_percent(alarms.observed_rate)} observed ({alarms.observed_rows} of "
         f"{alarms.normal_rows}, {alarms.expected_rows:.1f} expected)",
+        *_per_day(alarms),
         f"incidents: {events.incidents}, {events.outside} of them outside every label; "
         f"{_percent(events.alert_share_of_normal)} of normal time under alert",
     ]
@@ -149,6 +151,15 @@ def _describe(report: EvaluationReport) -> str:
     else:
         lines.append(f"labelled intervals: none of {events.labelled} found")
     return "\n".join(lines)
+
+
+def _per_day(alarms: FalseAlarms) -> list[str]:
+    if alarms.declared_per_day is None:
+        return []
+    return [
+        f"false alarms a day: {alarms.declared_per_day:g} declared, {alarms.observed_per_day:.3g} "
+        f"observed in {alarms.normal_days:.3g} days"
+    ]
 
 
 def _number(value: float) -> str:

@@ -20,6 +20,8 @@ from limpet.contracts.messages import Alert
 def command(endpoint: str, since: int | None, once: bool, as_json: bool) -> None:
     """Follow a server's alerts: each exactly once, in order, also across restarts.
 
+    Incidents that belong together have one group, the number of the first of them.
+
     Without --since only new ones are shown. Alerts go to standard output, the server's silence
     and return to standard error.
     """
@@ -42,13 +44,14 @@ def command(endpoint: str, since: int | None, once: bool, as_json: bool) -> None
 
 
 def format_alert(alert: Alert) -> str:
-    """One line for a person: number, time, stream, what, score, channels."""
+    """One line for a person: number, time, stream, what, group, score, channels."""
     moment = datetime.fromtimestamp(alert.time_ns / 1e9, timezone.utc)
     score = "no score" if alert.score is None else f"score {alert.score:.3f}"
+    group = f" of group {alert.group}" if alert.group else ""
     channels = ", ".join(f"{c.name} {c.share:.0%}" for c in alert.channels[:3])
     return (
         f"#{alert.sequence:<5} {moment:%Y-%m-%d %H:%M:%S} {alert.stream}: {alert.event:<6} "
-        f"incident {alert.incident}, {score} (threshold {alert.threshold:.3f}, "
+        f"incident {alert.incident}{group}, {score} (threshold {alert.threshold:.3f}, "
         f"peak {alert.peak_score:.3f}){', ' + channels if channels else ''}"
     )
 

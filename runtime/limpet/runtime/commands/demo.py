@@ -67,8 +67,8 @@ def command(
     are published, with what the labels say to them. Exits with 0 when all rows were acknowledged,
     nothing was dropped and every process ended well; missed faults do not change that.
 
-    --json writes: passed, failures, seconds, stage_s, streams, alerts, robot, dropped, timeline
-    (limpet.runtime.demo.report says what each holds).
+    --json writes: passed, failures, seconds, stage_s, streams, alerts, groups, robot, dropped,
+    timeline (limpet.runtime.demo.report says what each holds).
     """
     from limpet.runtime.demo.session import DemoOptions, run_demo
     from limpet.runtime.demo.sources import shipped_sources, user_source

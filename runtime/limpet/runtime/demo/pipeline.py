@@ -16,7 +16,7 @@ from limpet.contracts.scores_file import read_scores
 from limpet.runtime.demo.children import Child, ChildError, Children
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.folder import DemoFolder
-from limpet.runtime.demo.report import DemoReport, StreamReport
+from limpet.runtime.demo.report import DemoReport, StreamReport, group_reports
 from limpet.runtime.demo.results import (
     Streamed,
     Trained,
@@ -95,6 +95,7 @@ class Pipeline:
             stage_s=self._console.stage_s,
             streams=streams,
             alerts=len(alerts),
+            groups=group_reports(alerts),
             robot=robot,
             dropped=dropped,
             timeline=str(self._folder.timeline),

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from limpet.contracts.incidents import Comparison
+from limpet.contracts.messages import Alert
 from limpet.contracts.recordings import Recording
 from limpet.contracts.reports import format_table
 from limpet.runtime.demo.robot import RobotReport
@@ -89,6 +90,20 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
     incidents: int
 
 
+class GroupReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Incidents that belong together, as the server said when they opened.
+
+    Attributes:
+        group: Its number, that of its first incident.
+        incidents: Their numbers, ascending; at least two.
+        streams: Where they opened, in order, each once.
+    """
+
+    group: int
+    incidents: list[int]
+    streams: list[str]
+
+
 class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     """The whole demo.
 
@@ -99,6 +114,7 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
         stage_s: Seconds by stage.
         streams: Each stream.
         alerts: Alerts received, updates included.
+        groups: Groups of more than one incident.
         robot: What the robot met.
         dropped: The server's counters of what it dropped, by reason; stale requests of the robot,
             which it was told of, among them.
@@ -111,9 +127,27 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     stage_s: dict[str, float]
     streams: list[StreamReport]
     alerts: int
+    groups: list[GroupReport]
     robot: RobotReport
     dropped: dict[str, int]
     timeline: str
+
+
+def group_reports(alerts: Sequence[Alert]) -> list[GroupReport]:
+    """Groups of more than one incident, in the order of their numbers."""
+    members: dict[int, list[Alert]] = {}
+    for alert in alerts:
+        if alert.event == "open" and alert.group:
+            members.setdefault(alert.group, []).append(alert)
+    return [
+        GroupReport(
+            group=group,
+            incidents=[alert.incident for alert in opened],
+            streams=list(dict.fromkeys(alert.stream for alert in opened)),
+        )
+        for group, opened in sorted(members.items())
+        if len(opened) > 1
+    ]
 
 
 def interval_reports(
@@ -148,6 +182,11 @@ def format_report(report: DemoReport, sources: Sequence[Source]) -> str:
                 f"  {stream.exceeding_share:.1%} of the unlabelled rows reach the threshold, which "
                 f"was set for {stream.false_alarm_rate:.1%}"
             )
+    lines += [
+        f"alerts {', '.join(f'#{i}' for i in group.incidents)} belong together "
+        f"({', '.join(group.streams)})"
+        for group in report.groups
+    ]
     robot = report.robot
     dropped = sum(report.dropped.values()) - robot.stale
     rows = [

@@ -14,6 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.incidents import Comparison, Incident
+from limpet.runtime.demo.drawing import (
+    FAINT,
+    FOUND,
+    OUTSIDE,
+    SCORE,
+    SIGNAL,
+    STYLE,
+    TRAINING,
+    TRUTH,
+    line,
+)
 from limpet.runtime.demo.report import StreamReport, count_of
 from limpet.runtime.demo.sources import Source
 
@@ -23,22 +34,6 @@ if TYPE_CHECKING:
 
 LANES = 4
 """Channels that are drawn at most."""
-POINTS = 6000
-"""Points of a line at most: of more rows, the extremes of each stretch are drawn."""
-
-INK, FAINT, SIGNAL, SCORE = "#1f2933", "#7b8794", "#2b6cb0", "#3e4c59"
-TRUTH, FOUND, OUTSIDE, TRAINING = "#f6c453", "#c53030", "#8d99a6", "#eef1f5"
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": "#cbd2d9",
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +91,7 @@ def _draw_track(track: Track, signal: Axes, events: Axes, score: Axes) -> None:
     _draw_signal(track, x_n, signal)
     _draw_events(track, x_n, events)
     streamed = x_n[first:]
-    _line(score, streamed, track.scores_n.astype(np.float64), color=SCORE, linewidth=0.7)
+    line(score, streamed, track.scores_n.astype(np.float64), color=SCORE, linewidth=0.7)
     score.axhline(track.report.threshold, color=FOUND, linewidth=0.9, linestyle="--")
     score.axhline(track.release_threshold, color=FOUND, linewidth=0.7, linestyle=":")
     reported = np.array([incident.reported for incident in track.incidents], np.intp)
@@ -175,14 +170,14 @@ def _draw_signal(track: Track, x_n: NDArray[Any], axis: Axes) -> None:
     recording = track.source.recording
     chosen = _chosen_channels(track)
     if len(chosen) == 1:
-        _line(axis, x_n, recording.values[:, chosen[0]], color=SIGNAL, linewidth=0.75)
+        line(axis, x_n, recording.values[:, chosen[0]], color=SIGNAL, linewidth=0.75)
         axis.set_ylabel(_short(recording.channels[chosen[0]]))
         return
     for lane, channel in enumerate(reversed(chosen)):
         values = recording.values[:, channel]
         low, high = np.nanmin(values), np.nanmax(values)
         scaled = lane + 0.1 + 0.8 * (values - low) / ((high - low) or 1.0)
-        _line(axis, x_n, scaled, color=SIGNAL, linewidth=0.7)
+        line(axis, x_n, scaled, color=SIGNAL, linewidth=0.7)
     names = [_short(recording.channels[channel]) for channel in reversed(chosen)]
     axis.set_yticks([lane + 0.5 for lane in range(len(chosen))], names)
     axis.tick_params(axis="y", length=0)
@@ -224,20 +219,6 @@ def _draw_events(track: Track, x_n: NDArray[Any], axis: Axes) -> None:
         (x_n[0] + x_n[first]) / 2, 1.0, "training", color=FAINT, ha="center", va="center",
         fontsize=8,
     )  # fmt: skip
-
-
-def _line(axis: Axes, x_n: NDArray[Any], y_n: NDArray[np.float64], **style: Any) -> None:
-    axis.plot(*_extremes(x_n, y_n), solid_joinstyle="round", **style)
-
-
-def _extremes(x_n: NDArray[Any], y_n: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The lowest and highest value of each stretch, where there are more than `POINTS` rows."""
-    if len(y_n) <= POINTS:
-        return x_n, y_n
-    edges = np.linspace(0, len(y_n), POINTS // 2 + 1).astype(np.intp)
-    low = np.fmin.reduceat(y_n, edges[:-1])
-    high = np.fmax.reduceat(y_n, edges[:-1])
-    return np.repeat(x_n[edges[:-1]], 2), np.column_stack([low, high]).ravel()
 
 
 def _legend(figure: Figure, is_labelled: bool) -> None:

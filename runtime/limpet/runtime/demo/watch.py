@@ -118,6 +118,8 @@ class Watch(Closing):
                 parts.append("outside the labels")
             else:
                 parts.append(f"label began {source.duration(alert.row - interval.start)} before")
+        if alert.group not in (0, alert.incident):
+            parts.append(f"belongs to #{alert.group}")
         parts.append(", ".join(f"{c.name} {c.share:.0%}" for c in alert.channels[:3]))
         self._console.fact(f"{head}  ALERT  #{alert.incident:<4} {'; '.join(parts)}", fg=color)
 

@@ -6,15 +6,16 @@ Dimension legend: m frames, d dimensions of a view, k bank frames.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limpet.contracts.signals import Float32
+from limpet.contracts.signals import Float32, Float64
 from limpet.training.anomaly.data import Stretch
-from limpet.training.anomaly.model import LEAST_SCALE, AnomalyScorer
+from limpet.training.anomaly.model import LEAST_SCALE, AnomalyScorer, Bank, View
 
 CALL_FRAMES = 1024
 SCALE_QUANTILE = 0.9
@@ -23,6 +24,27 @@ MOST_FRAMES = 16_384
 """Frames that a bank is compressed from, evenly over time."""
 ROUNDS = 12
 """Rounds of Lloyd's algorithm."""
+LEAST_VARIANCE = 1e-4
+"""A direction counts as varying at least this share of what the one that varies most does."""
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Normal frames as one bank sees them, in order of time.
+
+    Attributes:
+        view: (m, d)
+        measured: 1 where measured, else 0. (m, d)
+    """
+
+    view: Tensor
+    measured: Tensor
+
+    def __getitem__(self, chosen: slice) -> _Frames:
+        return _Frames(self.view[chosen], self.measured[chosen])
+
+    def __len__(self) -> int:
+        return len(self.view)
 
 
 @torch.no_grad()
@@ -35,16 +57,15 @@ def fill_banks(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -
         seed: Of the first centres.
     """
     views = _collect(scorer, [(s, s.fit & s.scored) for s in stretches])
-    for bank, view in zip(scorer.banks, views, strict=True):
-        members = bank.get_buffer("members")
+    for bank, frames in zip(scorer.banks, views, strict=True):
         # Each half as seen by the other: a view in which normal drifts apart weighs less.
-        half, apart = len(view) // 2, []
-        for known, other in ((view[:half], view[half:]), (view[half:], view[:half])):
-            members.copy_(_centres(known, len(members), seed))
-            apart.append(bank.distance(other))
+        half, apart = len(frames) // 2, []
+        for known, other in ((frames[:half], frames[half:]), (frames[half:], frames[:half])):
+            _fill(bank, known, seed)
+            apart.append(bank.distance(bank.compared(other.view, other.measured)))
         reached = torch.quantile(torch.cat(apart), SCALE_QUANTILE)
-        bank.get_buffer("scale").copy_(reached.clamp_min(LEAST_SCALE))
-        members.copy_(_centres(view, len(members), seed))
+        bank.scale.copy_(reached.clamp_min(LEAST_SCALE))
+        _fill(bank, frames, seed)
 
 
 @torch.no_grad()
@@ -54,31 +75,32 @@ def add_held_out(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int)
     More known normal frames make new ones less strange, so a threshold that was set before errs on
     the quiet side.
     """
-    views = _collect(scorer, [(s, s.scored) for s in stretches])
-    for bank, view in zip(scorer.banks, views, strict=True):
-        members = bank.get_buffer("members")
-        members.copy_(_centres(view, len(members), seed))
+    for bank, frames in zip(
+        scorer.banks, _collect(scorer, [(s, s.scored) for s in stretches]), strict=True
+    ):
+        _fill(bank, frames, seed)
 
 
 def _collect(
     scorer: AnomalyScorer, chosen: Sequence[tuple[Stretch, NDArray[np.bool_]]]
-) -> list[Tensor]:
-    """Views of the chosen frames of each stretch, evenly thinned to `MOST_FRAMES`. (m, d) each"""
-    parts: list[list[Tensor]] = [[] for _ in scorer.banks]
+) -> list[_Frames]:
+    """Views of the chosen frames of each stretch, evenly thinned to `MOST_FRAMES`."""
+    parts: list[list[_Frames]] = [[] for _ in scorer.banks]
     for stretch, wanted in chosen:
         if not wanted.any():
             continue
         kept = torch.from_numpy(wanted)
         for here, views in _view_calls(scorer, stretch):
-            for part, (view, _) in zip(parts, views, strict=True):
-                part.append(view[0][kept[here]])
-    whole = [torch.cat(part) for part in parts]
-    return [view[:: max(1, len(view) // MOST_FRAMES)] for view in whole]
+            for part, (view, measured) in zip(parts, views, strict=True):
+                part.append(_Frames(view[0][kept[here]], measured[0][kept[here]]))
+    whole = [
+        _Frames(torch.cat([p.view for p in part]), torch.cat([p.measured for p in part]))
+        for part in parts
+    ]
+    return [frames[:: max(1, len(frames) // MOST_FRAMES)] for frames in whole]
 
 
-def _view_calls(
-    scorer: AnomalyScorer, stretch: Stretch
-) -> Iterator[tuple[slice, list[tuple[Tensor, Tensor | None]]]]:
+def _view_calls(scorer: AnomalyScorer, stretch: Stretch) -> Iterator[tuple[slice, list[View]]]:
     state = torch.zeros(1, scorer.state_size)
     for start in range(0, len(stretch), CALL_FRAMES):
         here = slice(start, start + CALL_FRAMES)
@@ -93,14 +115,68 @@ def held_out_scores(scorer: AnomalyScorer, stretch: Stretch) -> Float32:
     wanted: NDArray[np.bool_] = ~stretch.fit & stretch.scored
     if not wanted.any():
         return np.empty(0, np.float32)
-    state = torch.zeros(1, scorer.state_size)
-    scores = []
-    for start in range(0, len(stretch), CALL_FRAMES):
-        here = slice(start, start + CALL_FRAMES)
-        samples = torch.from_numpy(stretch.samples[here])[None]
-        _, score, state = scorer(samples, torch.from_numpy(stretch.present[here])[None], state)
-        scores.append(score[0].numpy())
+    scores = [
+        scorer.strangeness(views).sum(0)[0].numpy() for _, views in _view_calls(scorer, stretch)
+    ]
     return np.asarray(np.concatenate(scores)[wanted], np.float32)
+
+
+def _fill(bank: Bank, frames: _Frames, seed: int) -> None:
+    """Fits a bank's whitening and centres to normal frames."""
+    if bank.whitening is not None:
+        mean, estimate, matrix = fit_whitening(frames.view.numpy(), frames.measured.numpy())
+        bank.whitening.mean.copy_(torch.from_numpy(mean))
+        bank.whitening.estimate.copy_(torch.from_numpy(estimate))
+        bank.whitening.matrix.copy_(torch.from_numpy(matrix))
+    compared = bank.compared(frames.view, frames.measured)
+    bank.members.copy_(_centres(compared, len(bank.members), seed))
+
+
+def fit_whitening(view: Float32, measured: Float32) -> tuple[Float64, Float64, Float64]:
+    """Whitening of normal frames, and how absent dimensions follow from measured ones.
+
+    Args:
+        view: (m, d)
+        measured: 1 where measured, else 0. (m, d)
+
+    Returns:
+        Mean (d,), the matrix that estimates each dimension from the others (d, d), both as in
+        `Whitening`, and the whitening matrix (d, d).
+    """
+    counts = measured.sum(0, dtype=np.float64).clip(1.0)
+    mean = (view * measured).sum(0, dtype=np.float64) / counts
+    variances, directions = np.linalg.eigh(shrunk_covariance((view - mean) * measured))
+    variances = np.maximum(variances, LEAST_VARIANCE * max(float(variances[-1]), LEAST_SCALE))
+    matrix = directions / np.sqrt(variances)
+    return mean, _estimate(matrix @ matrix.T), matrix
+
+
+def shrunk_covariance(x: Float64) -> Float64:
+    """Covariance of rows of mean 0, drawn towards a multiple of the identity as far as so few rows
+    leave it uncertain (Ledoit and Wolf 2004, equation 14). (m, d) → (d, d)
+    """
+    m, d = x.shape
+    covariance = x.T @ x / m
+    level = float(np.trace(covariance)) / d
+    apart = float(np.square(covariance).sum()) - d * level**2
+    spread = float(np.square(np.square(x).sum(1)).sum()) / m - float(np.square(covariance).sum())
+    share = min(1.0, max(0.0, spread / m / apart)) if apart > 0.0 else 1.0
+    return np.asarray((1.0 - share) * covariance + share * level * np.eye(d))
+
+
+def _estimate(precision: Float64) -> Float64:
+    """Regression of each dimension on those of the other features; a feature's mean and deviation
+    are absent together. (d, d) → (d, d)
+    """
+    d = len(precision)
+    feature = np.arange(d) % (d // 2)
+    estimate = np.zeros((d, d))
+    for j in range(d // 2):
+        own, others = feature == j, feature != j
+        estimate[np.ix_(others, own)] = -precision[np.ix_(others, own)] @ np.linalg.inv(
+            precision[np.ix_(own, own)]
+        )
+    return estimate
 
 
 def _centres(points: Tensor, k: int, seed: int) -> Tensor:

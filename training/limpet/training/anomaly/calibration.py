@@ -7,8 +7,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.detector import DetectorConfig
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import Calibration
+from limpet.training.anomaly.extremes import fit_tail
 
 RELEASE_FACTOR = 3.0
 """An incident ends below the score that this many times as many normal rows reach."""
@@ -79,6 +81,69 @@ def calibrate(
         data=data,
     )
     return calibration, tuple(warnings)
+
+
+def calibrate_per_day(
+    scores: NDArray[np.floating],
+    false_alarms_per_day: float,
+    frames_per_day: float,
+    rows_per_frame: float,
+    data: str = "",
+) -> tuple[Calibration, tuple[str, ...]]:
+    """Sets the threshold so that normal operation opens at most so many incidents a day.
+
+    Incidents are those of a detector as it is by default. Where the held-out frames last less than
+    it takes to see such a day, the tail of their peaks is extrapolated (`extremes`).
+
+    Args:
+        scores: Scores of held-out normal frames in order of time; NaN where one has none. (m,)
+        false_alarms_per_day: Wanted number of incidents.
+        frames_per_day: Frames that a stream has in a day.
+        rows_per_frame: Rows from one frame to the next.
+        data: Name of the recording.
+
+    Returns:
+        The calibration, its `false_alarm_rate` the largest share of rows that the held-out ones
+        make likely, and warnings.
+
+    Raises:
+        DataError: No frame has a score.
+    """
+    known = scores[np.isfinite(scores)].astype(np.float32)
+    m = len(known)
+    if m == 0:
+        raise DataError(
+            f"{data or 'the data'}: no held-out row has a score to set a threshold by",
+            "train on more rows",
+        )
+    detector = DetectorConfig()
+    tail = fit_tail(
+        known,
+        math.ceil(detector.open_after_rows / rows_per_frame),
+        math.ceil(detector.close_after_rows / rows_per_frame),
+    )
+    wanted = false_alarms_per_day / frames_per_day
+    threshold = float(np.nextafter(np.float32(tail.reached_by(wanted)), np.float32(np.inf)))
+    release = min(threshold, tail.reached_by(RELEASE_FACTOR * wanted))
+    warnings: list[str] = []
+    if tail.peaks < SURE_EXCEEDANCES:
+        warnings.append(
+            f"{false_alarms_per_day:g} false alarms a day rest on {tail.peaks} peaks in {m} "
+            f"held-out frames, {m / frames_per_day:.2g} days: train on more rows"
+        )
+    elif wanted * m < 1.0:
+        warnings.append(
+            f"{false_alarms_per_day:g} false alarms a day are extrapolated from {tail.peaks} peaks "
+            f"in {m / frames_per_day:.2g} days"
+        )
+    return Calibration(
+        threshold=threshold,
+        release_threshold=release,
+        false_alarm_rate=(1 + int((known >= threshold).sum())) / (m + 1),
+        false_alarms_per_day=false_alarms_per_day,
+        held_out_rows=m,
+        data=data,
+    ), tuple(warnings)
 
 
 def _just_above(known: NDArray[np.float32], rate: float) -> float:

@@ -93,6 +93,9 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Last part of the training rows, kept from all fitting, which sets the threshold."""
     false_alarm_rate: Share = 0.01
     """Share of normal rows that may reach the threshold, as far as what was held out can tell."""
+    false_alarms_per_day: Positive | None = None
+    """Incidents that normal operation may open in a day; where given, it sets the threshold instead
+    of `false_alarm_rate`."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Seed of weights, batches, injections and bank."""
 

@@ -159,6 +159,44 @@ LEAST_SCALE = 1e-4
 """Normal distances count as at least so large: on a perfectly regular stream, rounding is not."""
 
 
+class Whitening(nn.Module):
+    """Makes normal deviations of a view equally large in every direction, and uncorrelated.
+
+    What features usually do together is no deviation, and a small one against it is a large one, as
+    Mahalanobis' distance has it. Absent dimensions are estimated from the measured ones, so that a
+    dead sensor breaks no correlation.
+
+    Args:
+        width: Dimensions d of the view.
+    """
+
+    mean: Tensor
+    estimate: Tensor
+    matrix: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("estimate", torch.zeros(width, width))
+        self.register_buffer("matrix", torch.eye(width))
+
+    def forward(self, view: Tensor, measured: Tensor) -> Tensor:
+        """Whitens frames.
+
+        Args:
+            view: (b, t, d)
+            measured: 1 for dimensions that were measured, else 0. (b, t, d)
+
+        Returns:
+            (b, t, d)
+        """
+        known, absent = measured * (view - self.mean), 1.0 - measured
+        x = known
+        for _ in range(2):  # the second round is for sensors that died together
+            x = known + absent * (x @ self.estimate)
+        return x @ self.matrix
+
+
 _ROWS = 8
 """Rows of the table in `smallest`: more make its first step shorter and its second longer."""
 
@@ -181,21 +219,26 @@ def smallest(x: Tensor, count: int) -> Tensor:
 
 
 class Bank(nn.Module):
-    """Normal frames in one view, and how far a new normal frame lies from them.
+    """Normal frames in one view, and how far a new frame lies from them.
 
     Args:
         size: Number k of frames.
         width: Dimensions d of the view.
         neighbours: Nearest frames to average.
+        whitens: Whether frames are compared once whitened.
     """
 
-    def __init__(self, size: int, width: int, neighbours: int) -> None:
+    members: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int, width: int, neighbours: int, *, whitens: bool) -> None:
         super().__init__()
         self.neighbours = min(neighbours, size)
+        self.whitening = Whitening(width) if whitens else None
         self.register_buffer("members", torch.zeros(size, width))
         self.register_buffer("scale", torch.ones(()))
 
-    def forward(self, view: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(self, view: Tensor, measured: Tensor) -> Tensor:
         """How strange frames are: log(1 + d / scale) of the mean squared distance d per dimension.
 
         Far from anything known the logarithm grows slowly, and no square root and no division by a
@@ -203,39 +246,37 @@ class Bank(nn.Module):
 
         Args:
             view: (b, t, d)
-            weight: 1 for dimensions that count, else 0. (b, t, d)
+            measured: 1 for dimensions that were measured, else 0. (b, t, d)
 
         Returns:
             At least 0. (b, t)
         """
-        return torch.log1p(self.distance(view, weight) / self.get_buffer("scale"))
+        return torch.log1p(self.distance(self.compared(view, measured)) / self.scale)
 
-    def distance(self, view: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Mean over the nearest frames of the squared distance per counting dimension. (b, t)"""
-        members = self.get_buffer("members")  # (k, d)
-        squares = members.square()
-        # Of |v - m|² = |m|² - 2 v·m + |v|² the last part is the same for all members: only the
+    def compared(self, view: Tensor, measured: Tensor) -> Tensor:
+        """What distances are taken of. (b, t, d)"""
+        return view if self.whitening is None else self.whitening(view, measured)
+
+    def distance(self, compared: Tensor) -> Tensor:
+        """Mean over the nearest frames of the mean squared distance per dimension. (b, t)"""
+        # Of |v - m|² = |v|² - 2 v·m + |m|² the first part is the same for all members: only the
         # nearest get it, and one product gives the rest. (b, t, k) is by far the largest here.
-        if weight is None:
-            lengths = view.square().sum(-1, keepdim=True)
-            size = torch.full_like(view[..., 0], float(view.shape[-1]))
-            rest = view @ (-2.0 * members.transpose(0, 1)) + squares.sum(1)
-        else:
-            seen = weight * view
-            lengths = (seen * view).sum(-1, keepdim=True)
-            size = weight.sum(-1).clamp_min(1.0)
-            both = torch.cat([squares, -2.0 * members], 1).transpose(0, 1)  # (2d, k)
-            rest = torch.cat([weight, seen], -1) @ both
+        rest = compared @ (-2.0 * self.members.transpose(0, 1)) + self.members.square().sum(1)
         nearest = smallest(rest, self.neighbours)  # (b, t, neighbours)
-        nearest = (lengths + nearest).clamp_min(0.0)
-        return nearest.mean(-1) / size
+        squared = (compared.square().sum(-1, keepdim=True) + nearest).clamp_min(0.0)
+        return squared.mean(-1) / compared.shape[-1]
+
+
+View = tuple[Tensor, Tensor]
+"""What a bank judges (b, t, d), and 1 for dimensions of it that were measured, else 0 (b, t, d)."""
 
 
 class AnomalyScorer(nn.Module):
     """Encoder, memory and score in one graph.
 
     The score is the sum of what three banks of normal frames find strange: in the embedding, which
-    sees shape and what channels do together, and in `Moments` at two scales.
+    sees shapes, and in whitened `Moments` at two scales, which see levels, noise and how they go
+    together.
 
     Args:
         features: Features f of a frame.
@@ -259,9 +300,10 @@ class AnomalyScorer(nn.Module):
         super().__init__()
         self.encoder = CausalEncoder(features, blocks, width, embedding)
         self.moments = Moments(features, (max(1, blocks - 1), blocks + 1))
-        self.embedding_bank = Bank(bank_frames, embedding, neighbours)
+        self.embedding_bank = Bank(bank_frames, embedding, neighbours, whitens=False)
         self.moment_banks = nn.ModuleList(
-            Bank(bank_frames, 2 * features, neighbours) for _ in self.moments.doublings
+            Bank(bank_frames, 2 * features, neighbours, whitens=True)
+            for _ in self.moments.doublings
         )
         self.look_back_frames = look_back_frames(blocks)
         self.state_size = self.encoder.state_size + self.moments.state_size
@@ -280,24 +322,21 @@ class AnomalyScorer(nn.Module):
             Embeddings (b, t, e), scores (b, t), at least 0, higher is stranger, and the new state
             (b, s).
         """
-        history = History(state)
-        embedding = self.encoder(samples, present, history)
-        score = self.embedding_bank(embedding)
-        for bank, (view, weight) in zip(
-            self.moment_banks, self.moments(samples, present, history), strict=True
-        ):
-            score = score + bank(view, weight)
-        return embedding, score, history.next()
+        views, state = self.views(samples, present, state)
+        return views[0][0], self.strangeness(views).sum(0), state
 
-    @torch.no_grad()
-    def views(
-        self, samples: Tensor, present: Tensor, state: Tensor
-    ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-        """What the banks compare, in the order of `banks`, and the new state."""
+    def views(self, samples: Tensor, present: Tensor, state: Tensor) -> tuple[list[View], Tensor]:
+        """What each bank judges, in the order of `banks`, and the new state."""
         history = History(state)
         embedding = self.encoder(samples, present, history)
         moments = self.moments(samples, present, history)
-        return [(embedding, None), *moments], history.next()
+        return [(embedding, torch.ones_like(embedding)), *moments], history.next()
+
+    def strangeness(self, views: list[View]) -> Tensor:
+        """What each bank says of its view; their sum is the score. (banks, b, t)"""
+        return torch.stack(
+            [bank(view, measured) for bank, (view, measured) in zip(self.banks, views, strict=True)]
+        )
 
     @property
     def banks(self) -> list[Bank]:

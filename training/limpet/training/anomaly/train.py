@@ -17,8 +17,9 @@ from safetensors.torch import save
 from limpet.contracts.errors import ImpossibleHereError
 from limpet.contracts.manifest import Calibration
 from limpet.contracts.recordings import load_recordings
+from limpet.contracts.signals import Float32
 from limpet.training.anomaly.bank import add_held_out, fill_banks, held_out_scores
-from limpet.training.anomaly.calibration import calibrate
+from limpet.training.anomaly.calibration import calibrate, calibrate_per_day
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import TrainingData, prepare_training
 from limpet.training.anomaly.evaluation import auroc
@@ -133,7 +134,7 @@ def train_anomaly(
     with one_thread():
         scorer, loss = _train(prepared, config, device, folder)
         scores = np.concatenate([held_out_scores(scorer, s) for s in prepared.stretches])
-        calibration, warnings = calibrate(scores, config.false_alarm_rate, prepared.name)
+        calibration, warnings = _calibrate(scores, prepared, config)
         metrics = {"loss": loss, **_measure(scorer, prepared, config)}
         add_held_out(scorer, prepared.stretches, config.seed)
     complete = msgspec.structs.replace(
@@ -154,6 +155,18 @@ def train_anomaly(
         metrics=metrics,
         warnings=complete.warnings,
         seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _calibrate(
+    scores: Float32, data: TrainingData, config: AnomalyConfig
+) -> tuple[Calibration, tuple[str, ...]]:
+    if config.false_alarms_per_day is None:
+        return calibrate(scores, config.false_alarm_rate, data.name)
+    rows_per_frame = config.hop_rows if data.choices.bands else 1
+    frames_per_day = 86_400.0 * data.preprocessing.rate_hz / rows_per_frame
+    return calibrate_per_day(
+        scores, config.false_alarms_per_day, frames_per_day, rows_per_frame, data.name
     )
 
 

@@ -72,6 +72,12 @@ def command() -> None:
     help="Share of normal rows that may reach the threshold "
     f"[default: {AnomalyConfig().false_alarm_rate:g}].",
 )
+@click.option(
+    "--false-alarms-per-day",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="NUMBER",
+    help="Incidents that normal operation may open in a day; sets the threshold instead.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
 @click.option(
     "--steps",
@@ -98,6 +104,7 @@ def anomaly(
     rate_hz: float | None,
     label: str | None,
     false_alarm_rate: float | None,
+    false_alarms_per_day: float | None,
     seed: int | None,
     steps: int | None,
     resume: bool,
@@ -122,7 +129,16 @@ def anomaly(
     from limpet.training.settings import read_settings
 
     config = read_settings(config_file, AnomalyConfig) if config_file else AnomalyConfig()
-    given = {"false_alarm_rate": false_alarm_rate, "seed": seed, "steps": steps}
+    if false_alarm_rate is not None and false_alarms_per_day is not None:
+        raise click.UsageError(
+            "--false-alarm-rate and --false-alarms-per-day both set the threshold: give one"
+        )
+    given = {
+        "false_alarm_rate": false_alarm_rate,
+        "false_alarms_per_day": false_alarms_per_day,
+        "seed": seed,
+        "steps": steps,
+    }
     config = msgspec.structs.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
@@ -181,8 +197,13 @@ def _describe(report: AnomalyReport) -> str:
     lines += [
         f"fitted on {report.fit_frames} frames in {report.seconds:.0f} s",
         f"threshold: {calibration.threshold:.4g}, reached by {calibration.false_alarm_rate:.2%} "
-        f"of normal rows by the {calibration.held_out_rows} held-out ones",
+        f"of normal rows by the {calibration.held_out_rows} held-out ones"
+        + _per_day(calibration.false_alarms_per_day),
         *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
         f"next: limpet export {report.run} --out BUNDLE",
     ]
     return "\n".join(lines)
+
+
+def _per_day(false_alarms: float | None) -> str:
+    return "" if false_alarms is None else f", set for {false_alarms:g} false alarms a day"

@@ -1,0 +1,25 @@
+"""Navigation: indoor scenes, the PointGoal environment, recorded trajectories and logs.
+
+solids        boxes, cylinders, rectangles; obstacles seen from above
+plan, shell   rooms, doors and windows → floors, walls, ceilings, frames
+pieces        what families of furniture draw: `seating`, `storage`, `fittings`
+furniture     which furniture stands in rooms of each kind
+furnishing    furniture put into a plan, so that every room stays reachable
+layouts       all of it from a seed: the geometry of one scene, without any appearance
+free_space    where a robot can go, shortest distances
+surfaces      a layout's rectangles as tables of triangles, texels and luxels
+camera        which rays camera and LiDAR cast
+geometry      what rays meet (Open3D)
+textures      patterns and image files, split among the sets encoder, policy and test
+appearance    textures, colours, lamps, daylight and photometry from a set and a seed
+lighting      light and shadows on every luxel
+painting      geometry in an appearance → photographs
+scenes        all of these by seed, kept while in use
+robot         a disc that drives, turns, and stops where it touches
+episodes      starts and goals
+environment   PointGoal for Gymnasium
+controllers   hand-written drivers: upper bound, reactive, blind
+trajectories  recorded episodes
+pairs         the same pose in several appearances, for contrastive training
+logs, bags    a user's own recordings: folders, ROS bags
+"""
