@@ -24,7 +24,14 @@ from tests.runtime.feeding import (
     push,
     ready,
 )
-from tests.runtime.serving import WARM_UP_ROWS, RawStream, running, server_config, serving
+from tests.runtime.serving import (
+    WARM_UP_ROWS,
+    RawStream,
+    obedient,
+    running,
+    server_config,
+    serving,
+)
 
 
 @pytest.fixture
@@ -63,6 +70,27 @@ def test_an_incident_says_when_where_and_why(pump: RawStream) -> None:
         ("close", 1, 28, 9),
     ]
     assert alerts(pump)[-1].start_time_ns == time_ns - 10**8
+
+
+def test_all_alerts_of_an_incident_say_why_it_opened_and_the_model_is_asked_once(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path) as server:
+        engine = obedient(server, MODEL)
+        with RawStream(server.listening[0], session="a") as pump:
+            start = ready(pump)
+            pump.push(start, np.tile([9.0, 3.0], (2, 1)))
+            engine.runs = 0
+            pump.push(start + 2, np.tile([3.0, 9.0], (12, 1)))
+            assert engine.runs == 1
+    with serving(tmp_path) as server, RawStream(server.listening[0], session="b") as pump:
+        pump.push(0, np.tile([3.0, 9.0], (WARM_UP_ROWS + 1, 1)))
+        pump.push(WARM_UP_ROWS + 1, calm(3))
+        found = alerts(pump)
+        assert [alert.event for alert in found] == ["open", *["update"] * 4, "close"]
+        assert {tuple((c.name, c.share) for c in alert.channels) for alert in found} == {
+            (("speed", 0.75), ("current", 0.25))
+        }
 
 
 def test_an_incident_that_opens_while_a_score_holds_says_why_too(tmp_path: Path) -> None:

@@ -301,7 +301,8 @@ class Alert(Message, kw_only=True):
         peak_score: Highest score of the incident so far.
         threshold: The threshold in force.
         rows: Rows since the incident's first anomalous one.
-        channels: The channels with the largest part in the score, largest first, at most eight.
+        channels: The channels with the largest part in the score when the incident opened, largest
+            first, at most eight.
         recorded_ns: When the log took it.
     """
 

@@ -136,17 +136,20 @@ class SignalScorer:
         return found
 
     def _begin(self, prepared: Prepared) -> _Chunk:
-        frames = len(prepared.frames)
-        scores = np.empty(frames, np.float32)
-        embeddings = np.empty((frames, self._embedding), np.float32)
-        return _Chunk(self, prepared, scores, embeddings, list(self._pieces(prepared.begins)))
+        return _Chunk(self, prepared, list(self._pieces(prepared.begins)), [], [])
 
     def _finish(self, chunk: _Chunk) -> RowScores:
         self._remember(chunk.prepared)
-        row_scores = chunk.prepared.row_scores(chunk.scores, self._held)
-        if len(chunk.scores):
-            self._held = float(chunk.scores[-1])
-        return RowScores(row_scores, chunk.embeddings, chunk.prepared)
+        if len(chunk.pieces) == 1:
+            (scores,), (embeddings,) = chunk.scores, chunk.embeddings
+        else:
+            scores = np.concatenate([np.empty(0, np.float32), *chunk.scores])
+            none = np.empty((0, self._embedding), np.float32)
+            embeddings = np.concatenate([none, *chunk.embeddings])
+        row_scores = chunk.prepared.row_scores(scores, self._held)
+        if len(scores):
+            self._held = float(scores[-1])
+        return RowScores(row_scores, embeddings, chunk.prepared)
 
     def _pieces(self, begins: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
         """Stretches of frames of one stream, each short enough for one call."""
@@ -207,9 +210,9 @@ class _Chunk(msgspec.Struct):
 
     scorer: SignalScorer
     prepared: Prepared
-    scores: Float32  # (m,)
-    embeddings: Float32  # (m, e)
     pieces: list[tuple[int, int]]
+    scores: list[Float32]  # of each piece that was scored, (m,)
+    embeddings: list[Float32]  # (m, e)
     error: BaseException | None = None
 
 
@@ -289,10 +292,13 @@ def _run(chunks: Sequence[_Chunk], turn: int) -> None:
     embeddings, scores, states = chunks[0].scorer.model.step(
         frames.reshape(shape), present.reshape(shape), state
     )
-    if not len(embeddings) == len(scores) == len(states) == b:
-        raise EngineError(f"outputs of {len(scores)} streams, wanted {b}")
-    for (chunk, here), embedding, score, next_state in zip(
-        parts, embeddings, scores, states, strict=True
-    ):
-        chunk.embeddings[here], chunk.scores[here] = embedding, score
+    wanted = (b, len(frames) // b)
+    if not (embeddings.shape[:2] == scores.shape == wanted and states.shape == state.shape):
+        raise EngineError(
+            f"outputs of shape {list(embeddings.shape)}, {list(scores.shape)} and "
+            f"{list(states.shape)} for {wanted[1]} frames of {b} streams"
+        )
+    for chunk, embedding, score, next_state in zip(chunks, embeddings, scores, states, strict=True):
         chunk.scorer._state[:] = next_state
+        chunk.embeddings.append(embedding)
+        chunk.scores.append(score)

@@ -26,6 +26,7 @@ class Draft(msgspec.Struct, frozen=True):
     alerts: list[Alert]
     fingerprints: list[Fingerprint | None]
     start_ns: int
+    channels: list[ChannelShare]
 
 
 class StreamAlerts:
@@ -58,11 +59,13 @@ class StreamAlerts:
         self._detector = make_detector(model, config)
         self._fingerprinter = Fingerprinter(self._detector.release_threshold)
         self.incident = self._start_ns = self.recorded = 0
+        self._channels: list[ChannelShare] = []  # of the incident
         if (newest := log.open_incident(stream)) is not None:
             self._detector.is_open = True
             self._detector.peak_score = newest.peak_score
             self._detector.rows = newest.rows
             self.incident, self._start_ns = newest.incident, newest.start_time_ns
+            self._channels = newest.channels
 
     @property
     def threshold(self) -> float:
@@ -82,8 +85,9 @@ class StreamAlerts:
             EngineError: The engine failed to say why.
         """
         if not skipped and self._detector.ignores(rows.scores):
-            return Draft(self._detector, [], [], self._start_ns)
+            return Draft(self._detector, [], [], self._start_ns, self._channels)
         detector, start_ns = copy.copy(self._detector), self._start_ns
+        channels = self._channels
         if skipped:
             detector.skip(skipped)
         period_ns = 1e9 / request.rate_hz
@@ -99,6 +103,9 @@ class StreamAlerts:
             if event.kind == "open":
                 incident = 0  # the log numbers it
                 start_ns = time_of(row - event.rows + 1)
+                # Later alerts repeat it: asking the model anew takes as long as scoring a second
+                # of a fast stream, and a fault of a whole plant is when there is no time for it.
+                channels = self._attribute(rows, event.index)
                 direction = self._fingerprinter.direction_at(rows, event.index)
                 fingerprints.append(Fingerprint(look_back_s, direction))
             else:
@@ -119,11 +126,11 @@ class StreamAlerts:
                     peak_score=event.peak_score,
                     threshold=self._detector.threshold,
                     rows=event.rows,
-                    channels=self._attribute(rows, event.index),
+                    channels=channels,
                     recorded_ns=self._clock.now_ns(),
                 )
             )
-        return Draft(detector, alerts, fingerprints, start_ns)
+        return Draft(detector, alerts, fingerprints, start_ns, channels)
 
     def keep(self, draft: Draft, rows: RowScores) -> None:
         """Goes on from the draft of some rows, whose alerts are in the log."""
@@ -132,7 +139,7 @@ class StreamAlerts:
         if draft.alerts:
             last = draft.alerts[-1]
             self.incident = 0 if last.event == "close" else last.incident
-            self._start_ns = draft.start_ns
+            self._start_ns, self._channels = draft.start_ns, draft.channels
             self.recorded += len(draft.alerts)
 
     def _attribute(self, rows: RowScores, index: int) -> list[ChannelShare]:
