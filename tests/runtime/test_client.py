@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -184,7 +185,8 @@ def test_a_server_that_accepts_and_never_reads_is_given_up_in_time(options: dict
             for _ in range(2):
                 with takes(0.15, 2.0), pytest.raises(RequestTimeoutError) as caught:
                     robot.infer("identity", x(), timeout_s=0.15, **options)
-                assert "within 0.15 s" in str(caught.value)
+                # What is left of 0.15 s, where the clocks were compared first.
+                assert re.search(r"within 0\.1\d* s", str(caught.value))
 
 
 def test_a_listener_that_speaks_no_zmq_is_given_up_in_time() -> None:
