@@ -72,7 +72,7 @@ class Fingerprinter:
         Returns:
             Of length 1; None where too few calm frames came before. (e,)
         """
-        frame = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
+        frame = rows.prepared.newest_frame(index)
         embedding = rows.embeddings[frame] if frame >= 0 else self._newest
         calm = np.concatenate([*self._calm, self._calm_of(rows, max(frame, 0))])[-CALM_FRAMES:]
         if embedding is None or len(calm) < LEAST_CALM_FRAMES:

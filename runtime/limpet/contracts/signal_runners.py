@@ -22,9 +22,7 @@ from limpet.contracts.signal_steps import (
     Standardize,
     StreamBaseline,
 )
-
-Float64 = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from limpet.contracts.signals import Flags, Float64
 
 _LEAST_POWER = 1e-12
 """Added to a band's power: silence has a logarithm too."""

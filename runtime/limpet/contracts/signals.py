@@ -59,6 +59,10 @@ class Prepared(msgspec.Struct, frozen=True):
     begins: Flags
     scored: Flags
 
+    def newest_frame(self, row: int) -> int:
+        """The frame whose score holds at a row; -1 is the newest one before this chunk."""
+        return int(np.searchsorted(self.ends, row, side="right")) - 1
+
     def row_scores(self, frame_scores: Float32, held: float) -> Float32:
         """One score a row: the newest frame's, NaN where the row is not scored.
 

@@ -15,7 +15,7 @@ import numpy as np
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import EngineError, RejectedError
 from limpet.contracts.messages import OpenStream, Samples, Scores, StreamOpened
-from limpet.contracts.scoring import RowScores, SignalScorer
+from limpet.contracts.scoring import RowScores
 from limpet.contracts.signals import LAST_SCORED, Float32, RowState, States
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.alert_log import AlertLog
@@ -70,6 +70,11 @@ class Stream:
         config: How.
         log: Where its alerts go; an incident that is open there goes on.
         clock: The server's.
+
+    Attributes:
+        scorer: What scores a `Pending`.
+        pending: Messages that wait for their answers.
+        last_seen_s: When its node last sent something, by the monotonic clock.
     """
 
     def __init__(
@@ -84,8 +89,8 @@ class Stream:
     ) -> None:
         self.name, self.session, self.model, self.config = name, session, model, config
         self.peer = peer
-        self._scorer = model.scorer()
-        self._alerts = StreamAlerts(name, self._scorer, model, config, log, clock)
+        self.scorer = model.scorer()
+        self._alerts = StreamAlerts(name, self.scorer, model, config, log, clock)
         self._counts: Counter[str] = Counter()
         self.pending = 0
         self.last_seen_s = time.monotonic()
@@ -139,7 +144,7 @@ class Stream:
             next_sequence=self.next_sequence,
             credits=CREDITS,
             max_rows=MAX_ROWS,
-            warm_up_rows=self._scorer.preprocessor.warm_up_rows,
+            warm_up_rows=self.scorer.preprocessor.warm_up_rows,
             model=self.model.name,
             threshold=self._alerts.threshold,
         )
@@ -167,19 +172,14 @@ class Stream:
         if not self._all_columns:
             rows = rows[:, self._columns]
         gap = first - self.next_sequence
-        if gap > self._scorer.preprocessor.longest_fill_rows:
-            self._scorer.reset()
+        if gap > self.scorer.preprocessor.longest_fill_rows:
+            self.scorer.reset()
             return Pending(self, request, rows, known, first, gap, skipped=gap)
         if gap > 0:
             # Missing rows count as unmeasured where they are few enough to be filled.
             unmeasured = np.full((gap, rows.shape[1]), np.nan, rows.dtype)
             rows, first = np.concatenate([unmeasured, rows]), self.next_sequence
         return Pending(self, request, rows, known, first, gap, skipped=0)
-
-    @property
-    def scorer(self) -> SignalScorer:
-        """What scores a `Pending`."""
-        return self._scorer
 
     def draft(self, pending: Pending, rows: RowScores) -> Draft:
         """The alerts of scored rows; raises where no acknowledgement may follow."""
@@ -210,7 +210,7 @@ class Stream:
 
     def fail(self) -> None:
         """Warms up anew: nothing of the rows that were begun is acknowledged."""
-        self._scorer.reset()
+        self.scorer.reset()
         self._last_state = RowState.WARMING_UP
 
     def _answer(self, request: Samples, states: States, scores_n: Float32) -> Answer:

@@ -143,7 +143,7 @@ class StreamAlerts:
             self.recorded += len(draft.alerts)
 
     def _attribute(self, rows: RowScores, index: int) -> list[ChannelShare]:
-        frame = int(np.searchsorted(rows.prepared.ends, index, side="right")) - 1
+        frame = rows.prepared.newest_frame(index)
         try:
             frames, present = self._scorer.looked_back_on(frame)
         except TensorError:  # an incident goes on while the stream warms up anew
