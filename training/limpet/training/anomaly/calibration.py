@@ -43,13 +43,8 @@ def calibrate(
     Raises:
         DataError: No row has a score.
     """
-    known = np.sort(scores[np.isfinite(scores)].astype(np.float32))
+    known = np.sort(_scored(scores, data))
     m = len(known)
-    if m == 0:
-        raise DataError(
-            f"{data or 'the data'}: no held-out row has a score to set a threshold by",
-            "train on more rows",
-        )
     warnings: list[str] = []
     rate = false_alarm_rate
     if rate * (m + 1) < 1.0:
@@ -109,13 +104,8 @@ def calibrate_per_day(
     Raises:
         DataError: No frame has a score.
     """
-    known = scores[np.isfinite(scores)].astype(np.float32)
+    known = _scored(scores, data)
     m = len(known)
-    if m == 0:
-        raise DataError(
-            f"{data or 'the data'}: no held-out row has a score to set a threshold by",
-            "train on more rows",
-        )
     detector = DetectorConfig()
     tail = fit_tail(
         known,
@@ -144,6 +134,17 @@ def calibrate_per_day(
         held_out_rows=m,
         data=data,
     ), tuple(warnings)
+
+
+def _scored(scores: NDArray[np.floating], data: str) -> NDArray[np.float32]:
+    """Those of the rows that have a score, in order; raises where none has."""
+    known = scores[np.isfinite(scores)].astype(np.float32)
+    if not len(known):
+        raise DataError(
+            f"{data or 'the data'}: no held-out row has a score to set a threshold by",
+            "train on more rows",
+        )
+    return np.asarray(known)
 
 
 def _just_above(known: NDArray[np.float32], rate: float) -> float:
