@@ -44,6 +44,7 @@ SOURCES = (
     "runtime/limpet/contracts/signals.py",
     "runtime/limpet/contracts/signal_preprocessor.py",
     "runtime/limpet/contracts/signal_steps.py",
+    "runtime/limpet/contracts/signal_runners.py",
     "tests/benchmarks/anomaly/methods.py",
     "tests/benchmarks/anomaly/series.py",
 )
