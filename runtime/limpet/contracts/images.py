@@ -21,7 +21,8 @@ Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 
 ChannelOrder = Literal["rgb", "bgr", "rgba", "bgra", "mono"]
-_CHANNELS: dict[ChannelOrder, int] = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "mono": 1}
+CHANNELS: dict[ChannelOrder, int] = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "mono": 1}
+"""Channels of a pixel in each order."""
 
 SMALLEST_SIDE, LARGEST_SIDE = 16, 8192
 """Sides of an image, pixels, that a camera may send."""
@@ -81,9 +82,9 @@ def as_rgb(image: Uint8, order: ChannelOrder) -> Uint8:
     Raises:
         TensorError: The order is unknown, or the array has other channels than it says.
     """
-    channels = _CHANNELS.get(order)
+    channels = CHANNELS.get(order)
     if channels is None:
-        raise TensorError(f"channel order {order!r}, wanted one of {', '.join(_CHANNELS)}")
+        raise TensorError(f"channel order {order!r}, wanted one of {', '.join(CHANNELS)}")
     if image.ndim == 2 and channels == 1:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] != channels:

@@ -159,7 +159,7 @@ def test_actions_and_speeds_are_inverse() -> None:
 
 def test_episodes_keep_the_rules(scenes: SceneLibrary) -> None:
     rules = EpisodeRules(nearest_m=3.0, farthest_m=5.0, least_detour=1.2, largest_detour=1.5)
-    space, rng = scenes.free_space(3, 0.18), np.random.default_rng(0)
+    space, rng = scenes.layout(3).free_space(0.18), np.random.default_rng(0)
     for _ in range(10):
         episode, field = sample_episode(scenes.layout(3), space, rules, rng)
         straight = np.hypot(*np.subtract(episode.start[:2], episode.goal))
@@ -172,7 +172,7 @@ def test_rules_that_nothing_keeps_are_refused(scenes: SceneLibrary) -> None:
     rules = EpisodeRules(nearest_m=80.0, farthest_m=90.0)
     with pytest.raises(DataError, match="layout 3 has no start and goal"):
         sample_episode(
-            scenes.layout(3), scenes.free_space(3, 0.18), rules, np.random.default_rng(0)
+            scenes.layout(3), scenes.layout(3).free_space(0.18), rules, np.random.default_rng(0)
         )
 
 

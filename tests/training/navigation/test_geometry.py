@@ -16,7 +16,7 @@ EXACT = Camera(width=64, height=64, pitch_jitter_deg=0.0, height_jitter_m=0.0)
 
 
 def poses_in(scenes: SceneLibrary, seed: int, number: int) -> np.ndarray:
-    space = scenes.free_space(seed, 0.18)
+    space = scenes.layout(seed).free_space(0.18)
     rng = np.random.default_rng(0)
     places = space.centers(rng.choice(space.cells, number))
     return np.column_stack([places, rng.uniform(-math.pi, math.pi, number)])

@@ -21,7 +21,7 @@ SEED = 3
 
 @pytest.fixture(scope="module")
 def seen(scenes: SceneLibrary) -> Sightings:
-    space = scenes.free_space(SEED, 0.18)
+    space = scenes.layout(SEED).free_space(0.18)
     rng = np.random.default_rng(0)
     places = space.centers(rng.choice(space.cells, 8))
     poses = np.column_stack([places, rng.uniform(-math.pi, math.pi, 8)])

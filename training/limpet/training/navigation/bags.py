@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limpet.contracts.errors import DataError, MissingExtraError, TensorError
-from limpet.contracts.images import ChannelOrder, as_rgb
+from limpet.contracts.images import CHANNELS, ChannelOrder, as_rgb
 from limpet.training.navigation.logs import (
     ImageSource,
     LogRules,
@@ -38,7 +38,6 @@ _ORDERS: dict[str, ChannelOrder] = {
     "rgb8": "rgb", "bgr8": "bgr", "rgba8": "rgba", "bgra8": "bgra", "mono8": "mono",
     "8UC3": "bgr", "8UC1": "mono",
 }  # fmt: skip
-_CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "mono": 1}
 
 
 def read_bag(path: Path, rules: LogRules) -> RobotLog:
@@ -130,7 +129,7 @@ def _pixels(where: str, message: Any) -> NDArray[np.uint8]:
         raise DataError(
             f"{where}: encoding {message.encoding!r}, wanted one of {', '.join(_ORDERS)}"
         )
-    channels = _CHANNELS[order]
+    channels = CHANNELS[order]
     data = np.asarray(message.data, np.uint8)
     if message.step < message.width * channels or data.size < message.height * message.step:
         raise DataError(

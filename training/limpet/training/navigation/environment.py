@@ -133,10 +133,10 @@ class PointGoalEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         episode = options.get("episode")
         if episode is None:
             layout = int(rng.integers(*config.layouts))
-            space = self.scenes.free_space(layout, config.robot.radius_m)
+            space = self.scenes.layout(layout).free_space(config.robot.radius_m)
             episode, field = sample_episode(self.scenes.layout(layout), space, config.episodes, rng)
         else:
-            space = self.scenes.free_space(episode.layout, config.robot.radius_m)
+            space = self.scenes.layout(episode.layout).free_space(config.robot.radius_m)
             field = space.distances_to(episode.goal)
         self.episode: Episode = episode
         self.field = field

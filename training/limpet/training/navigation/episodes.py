@@ -54,12 +54,12 @@ def sample_episode(
     Raises:
         DataError: The layout has none, or hardly any.
     """
+    centers = space.centers(space.cells)
     for _ in range(GOALS_TRIED):
         cell = space.cells[rng.integers(len(space.cells))]
         goal_x, goal_y = (float(value) for value in space.centers(cell))
         field = space.distances_to((goal_x, goal_y))
         lengths = field.lengths[space.cells]
-        centers = space.centers(space.cells)
         straight = np.hypot(centers[:, 0] - goal_x, centers[:, 1] - goal_y)
         allowed = (lengths >= rules.nearest_m) & (lengths <= rules.farthest_m)
         allowed &= lengths >= rules.least_detour * straight

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,15 +104,15 @@ class SceneGeometry:
         pixels = len(rays)
         if lidar is not None:
             rays = np.concatenate([rays, lidar.rays(poses_N3).reshape(-1, 6)])
-        hits = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=self._threads)
-        reached = hits["t_hit"].numpy()
+        hits = self._cast(rays)
+        reached = hits["t_hit"]
         depth = reached[:pixels]
         # Open3D's "nothing" is the largest uint32: it becomes the entry after the last triangle.
-        triangles = np.minimum(
-            hits["primitive_ids"].numpy()[:pixels], len(self.surfaces.triangles)
-        ).astype(np.int32)
+        triangles = np.minimum(hits["primitive_ids"][:pixels], len(self.surfaces.triangles)).astype(
+            np.int32
+        )
         shape = (number, camera.height, camera.width)
-        texels = self._texels(triangles, hits["primitive_uvs"].numpy()[:pixels], depth, camera)
+        texels = self._texels(triangles, hits["primitive_uvs"][:pixels], depth, camera)
         return Sightings(
             camera,
             texels.reshape(shape),
@@ -122,10 +123,13 @@ class SceneGeometry:
 
     def ranges(self, poses_N3: NDArray[np.float64], lidar: Lidar) -> Float32:
         """True ranges of a LiDAR alone, m, infinite where nothing is. (N, B)"""
-        rays = lidar.rays(poses_N3).reshape(-1, 6)
+        hits = self._cast(lidar.rays(poses_N3).reshape(-1, 6))
+        return np.asarray(hits["t_hit"].reshape(len(poses_N3), -1))
+
+    def _cast(self, rays: Float32) -> dict[str, NDArray[Any]]:
+        """Open3D's answer for each ray. (n, 6)"""
         hits = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=self._threads)
-        found: Float32 = hits["t_hit"].numpy().reshape(len(poses_N3), -1)
-        return found
+        return {name: hit.numpy() for name, hit in hits.items()}
 
     @cached_property
     def _tables(self) -> tuple[Float32, Int32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,8 +36,14 @@ class Layout:
         return opaque + [face for solid in self.solids for face in solid.rectangles()], panes
 
     def free_space(self, radius_m: float) -> FreeSpace:
-        """Where a robot of this radius can go."""
-        return FreeSpace.of(self.footprints, self.plan.size, radius_m)
+        """Where a robot of this radius can go; worked out once."""
+        if radius_m not in self._free_spaces:
+            self._free_spaces[radius_m] = FreeSpace.of(self.footprints, self.plan.size, radius_m)
+        return self._free_spaces[radius_m]
+
+    @cached_property
+    def _free_spaces(self) -> dict[float, FreeSpace]:
+        return {}
 
 
 def make_layout(seed: int) -> Layout:

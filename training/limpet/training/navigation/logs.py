@@ -19,19 +19,18 @@ W columns.
 from __future__ import annotations
 
 import math
-import zipfile
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from limpet.contracts.errors import DataError
 from limpet.contracts.images import check_image, crop_to_aspect, resize_area
 from limpet.training.navigation.camera import Lidar
+from limpet.training.navigation.files import read_arrays, read_image
 from limpet.training.navigation.robot import wrapped
 
 Uint8 = NDArray[np.uint8]
@@ -180,17 +179,7 @@ def image_files(path: Path) -> list[ImageSource]:
             "wanted images/<time>.png or .jpg, the time in seconds or ns",
         )
 
-    def loader(file: Path) -> Callable[[], Uint8]:
-        def load() -> Uint8:
-            try:
-                with Image.open(file) as image:
-                    return np.asarray(image.convert("RGB"))
-            except (OSError, ValueError) as error:
-                raise DataError(f"{file}: not an image that can be read: {error}") from error
-
-        return load
-
-    return [(time_ns, loader(file)) for time_ns, file in sorted(found)]
+    return [(time_ns, partial(read_image, file)) for time_ns, file in sorted(found)]
 
 
 def _time_ns(file: Path) -> int:
@@ -219,11 +208,7 @@ def _folder_scans(path: Path, rules: LogRules) -> Scans:
 
 
 def _npz_scans(file: Path, rules: LogRules) -> Scans:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            found: dict[str, NDArray[Any]] = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file}: not an npz that can be read: {error}") from error
+    found = read_arrays(file)
     wanted = ("times_ns", "ranges", "angle_min", "angle_increment")
     if missing := [name for name in wanted if name not in found]:
         raise DataError(

@@ -105,7 +105,7 @@ def _poses(
     scenes: SceneLibrary, config: PairsConfig, number: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     layout, robot = scenes.layout(number), config.robot
-    space = scenes.free_space(number, robot.radius_m)
+    space = layout.free_space(robot.radius_m)
     poses: list[tuple[float, float, float]] = []
     goals: list[tuple[float, float]] = []
     while len(poses) < config.poses:

@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from limpet.training.navigation.appearance import Appearance, make_appearance
-from limpet.training.navigation.free_space import FreeSpace
 from limpet.training.navigation.geometry import SceneGeometry
 from limpet.training.navigation.layouts import Layout, make_layout
 from limpet.training.navigation.painting import PaintedScene
@@ -46,6 +45,3 @@ class SceneLibrary:
             lambda which, seed: make_appearance(which, seed, textures)
         )
         self.painted: Callable[[int, AppearanceSet, int], PaintedScene] = lru_cache(painted)(paint)
-        self.free_space: Callable[[int, float], FreeSpace] = lru_cache(1024)(
-            lambda seed, radius_m: self.layout(seed).free_space(radius_m)
-        )

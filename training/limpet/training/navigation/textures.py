@@ -14,10 +14,10 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from limpet.contracts.errors import DataError
 from limpet.contracts.images import resize_area
+from limpet.training.navigation.files import read_image
 
 Float32 = NDArray[np.float32]
 Rng = np.random.Generator
@@ -220,11 +220,6 @@ def read_texture(file: Path) -> Float32:
     Raises:
         DataError: It is no image that can be read.
     """
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: not an image that can be read: {error}") from error
-    tile = to_linear(resize_area(pixels, TILE, TILE) / 255.0)
+    tile = to_linear(resize_area(read_image(file), TILE, TILE) / 255.0)
     tile.setflags(write=False)
     return tile

@@ -15,9 +15,7 @@ Dimension legend: n commands, B beams, H rows, W columns.
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,6 +24,7 @@ from numpy.typing import NDArray
 from limpet.contracts.errors import DataError, UsageError
 from limpet.training.navigation.controllers import Controller
 from limpet.training.navigation.environment import PointGoalEnv, action_of
+from limpet.training.navigation.files import read_arrays
 from limpet.training.navigation.robot import polar
 from limpet.training.navigation.textures import AppearanceSet
 from limpet.training.run import write_whole
@@ -135,11 +134,7 @@ def read_trajectory(path: Path | str) -> Trajectory:
     Raises:
         DataError: Not such a file, or its arrays do not fit together.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not an npz that can be read: {error}") from error
+    found = read_arrays(path)
     if str(found.get("format")) != FORMAT:
         what = f"format {found['format']}" if "format" in found else "no format"
         raise DataError(f"{path}: {what}, wanted {FORMAT!r}", "record it with this version")
