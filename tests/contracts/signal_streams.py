@@ -1,10 +1,11 @@
-"""Signal chains and streams with all that goes wrong in them, for properties.
+"""Signal chains, streams with all that goes wrong in them, and what they become.
 
 Dimension legend: n rows, c channels, f features of a frame.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
+from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import (
     BandEnergies,
     Clip,
@@ -22,6 +24,7 @@ from limpet.contracts.signal_steps import (
     StreamBaseline,
     features_of,
 )
+from limpet.contracts.signals import Float32, Prepared, RowState, States
 
 Rows = NDArray[np.float64]
 
@@ -101,3 +104,35 @@ def fleets(draw: st.DrawFn) -> Fleet:
     size = st.one_of(st.none(), st.sampled_from([4, 8]), st.integers(0, 20))
     calls = st.lists(st.lists(size, min_size=count, max_size=count), min_size=1, max_size=8)
     return chain, rows, draw(calls)
+
+
+PLAIN: list[SignalStep] = [
+    HoldLast(max_rows=2),
+    Standardize(mean=[3.0], scale=[2.0]),
+    LookBack(frames=3),
+]
+ON_OWN_LEVEL: list[SignalStep] = [
+    HoldLast(max_rows=2),
+    StreamBaseline(
+        time_constant_frames=20.0, scale=[2.0], adapts=[True], settling_frames=8, influence=3.0
+    ),
+    LookBack(frames=3),
+]
+
+
+def in_one(chain: Sequence[SignalStep], rows: Rows) -> Prepared:
+    return SignalPreprocessor(chain, rows.shape[1]).push(rows)
+
+
+def column(*values: float) -> Rows:
+    return np.array(values, float)[:, None]
+
+
+def names(states: States) -> list[str]:
+    return [RowState(int(state)).name.lower() for state in states]
+
+
+def only(frames: Float32) -> list[float]:
+    """The one feature of each frame."""
+    assert frames.shape[1] == 1
+    return [float(value) for value in frames[:, 0]]

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +41,7 @@ from tests.runtime.serving import (
     RawStream,
     obedient,
     serving,
-    until,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def pump(server: Server) -> Iterator[RawStream]:
-    with RawStream(server.listening[0]) as stream:
-        yield stream
-
 
 # Scores ------------------------------------------------------------------------------------------
 
@@ -347,87 +333,6 @@ def test_samples_of_a_stream_that_was_not_opened_are_refused(pump: RawStream) ->
     reply, _, _ = pump.push(0, calm(3))
     assert isinstance(reply, Rejected)
     assert (reply.code, reply.hint) == ("unknown_stream", "open it again")
-
-
-# Credits -----------------------------------------------------------------------------------------
-
-
-def test_more_messages_than_credits_are_refused_until_one_is_answered(server: Server) -> None:
-    engine = obedient(server, MODEL)
-    with RawStream(server.listening[0]) as pump:
-        engine.gate.clear()
-        for i in range(CREDITS + 3):
-            pump.tell(pump.samples(8 * i), {"values": calm(8)})
-        for _ in range(3):
-            reply, _ = pump.hear()
-            assert isinstance(reply, Rejected)
-            assert reply.code == "no_credit"
-        engine.gate.set()
-        answers = [pump.hear()[0] for _ in range(CREDITS)]
-        assert [a.sequence for a in answers if isinstance(a, Scores)] == [
-            8 * i for i in range(CREDITS)
-        ]
-        assert push(pump, 8 * CREDITS, calm(1))[1] == [SCORED]
-
-
-def test_a_credit_is_free_as_soon_as_its_answer_is_read(server: Server) -> None:
-    with RawStream(server.listening[0]) as pump:
-        for i in range(CREDITS):
-            pump.tell(pump.samples(i), {"values": calm(1)})
-        for i in range(CREDITS, 1000):
-            assert isinstance(pump.hear()[0], Scores)
-            pump.tell(pump.samples(i), {"values": calm(1)})
-        assert all(isinstance(pump.hear()[0], Scores) for _ in range(CREDITS))
-
-
-def test_streams_have_credits_of_their_own(server: Server) -> None:
-    engine = obedient(server, MODEL)
-    endpoint = server.listening[0]
-    with RawStream(endpoint, "a") as a, RawStream(endpoint, "b") as b:
-        engine.gate.clear()
-        for i in range(CREDITS + 1):
-            a.tell(a.samples(8 * i), {"values": calm(8)})
-        assert isinstance(a.hear()[0], Rejected)
-        b.tell(b.samples(0), {"values": calm(8)})
-        engine.gate.set()
-        assert isinstance(b.hear()[0], Scores)
-
-
-def waiting(server: Server) -> int:
-    return server._workers[MODEL].waiting
-
-
-def test_after_a_full_queue_a_stream_takes_nothing_until_it_is_opened_again(
-    tmp_path: Path,
-) -> None:
-    # Else the rows that follow would be taken, and those that were refused come late.
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(tmp_path, queue=1))
-        engine = obedient(server, MODEL)
-        pump = stack.enter_context(RawStream(server.listening[0]))
-        other = stack.enter_context(RawStream(server.listening[0], "other"))
-        engine.gate.clear()
-        pump.tell(pump.samples(0), {"values": calm(8)})
-        until(lambda: engine.runs)  # the first one runs, the other stream waits
-        other.tell(other.samples(0), {"values": calm(8)})
-        until(lambda: waiting(server) == 1)
-        pump.tell(pump.samples(8), {"values": calm(8)})
-        reply, _ = pump.hear()
-        assert isinstance(reply, Rejected)
-        assert reply.code == "overloaded"
-        assert "open the stream again" in reply.hint
-        for sequence in (8, 16):  # a stream that has its place may fill it
-            other.tell(other.samples(sequence), {"values": calm(8)})
-        engine.gate.set()
-        assert isinstance(pump.hear()[0], Scores)
-        assert [other.hear()[0].sequence for _ in range(3)] == [0, 8, 16]  # type: ignore[union-attr]
-        reply, _, _ = pump.push(16, calm(8))
-        assert isinstance(reply, Rejected)
-        assert reply.code == "unknown_stream"
-        opened = pump.ask(pump.opening())
-        assert isinstance(opened, StreamOpened)
-        assert opened.next_sequence == 8
-        assert push(pump, 8, calm(8))[1] == [SCORED] * 8
 
 
 # Failures ----------------------------------------------------------------------------------------

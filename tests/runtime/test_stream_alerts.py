@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import pytest
 
 from limpet.contracts.correlation import GroupingConfig
 from limpet.contracts.messages import Scores
@@ -32,19 +30,6 @@ from tests.runtime.serving import (
     server_config,
     serving,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def pump(server: Server) -> Iterator[RawStream]:
-    with RawStream(server.listening[0]) as stream:
-        yield stream
-
 
 # Incidents ---------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,6 @@ from tests.runtime.serving import (
     serving,
     until,
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def pump(server: Server) -> Iterator[RawStream]:
-    with RawStream(server.listening[0]) as stream:
-        yield stream
-
 
 # Opening -----------------------------------------------------------------------------------------
 
