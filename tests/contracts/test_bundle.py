@@ -239,7 +239,7 @@ NO_BANDS = {**BANDS, "bands": 0}
             put("outputs", 0, "shape", value=["batch", "rows", 3]),
             "tensor 'embedding' has shape [5, 12, 2], wanted [batch, rows, 3]",
         ),
-        (put("preprocessing", value=None), "needs preprocessing"),
+        (put("preprocessing", value=None), "needs preprocessing of signals"),
         (put("preprocessing", "channels", value=[]), "needs at least one channel"),
         (put("preprocessing", "channels", value=["a", "a"]), "wanted names that differ"),
         (put("preprocessing", "rate_hz", value=0.0), "and a rate above 0"),

@@ -18,6 +18,7 @@ from limpet.contracts.manifest import (
     Manifest,
     Precision,
     Provenance,
+    SignalPreprocessing,
 )
 from limpet.contracts.signal_steps import features_of
 from limpet.contracts.tensors import TensorSpec
@@ -125,7 +126,7 @@ def _check_source(run: Path) -> None:
 
 
 def _channels(record: RunRecord) -> list[str]:
-    assert record.preprocessing is not None  # `load_scorer` refuses a run without
+    assert isinstance(record.preprocessing, SignalPreprocessing)  # `load_scorer` saw to it
     return record.preprocessing.channels
 
 
@@ -134,7 +135,7 @@ def run_manifest(
 ) -> Manifest:
     """The manifest of a RUN's model, as `load_scorer` gave it."""
     signal = record.preprocessing
-    assert signal is not None
+    assert isinstance(signal, SignalPreprocessing)
     features = features_of(signal.steps, len(signal.channels))
 
     def tensor(name: str, *shape: int | str) -> TensorSpec:

@@ -23,6 +23,7 @@ from limpet.contracts.golden import Golden, read_golden
 from limpet.contracts.manifest import (
     AnomalyDecoding,
     Manifest,
+    SignalPreprocessing,
     decode_manifest,
     encode_manifest,
     is_sealed,
@@ -195,8 +196,10 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
     if manifest.kind != "anomaly":
         return
     signal, calibration, decoding = manifest.preprocessing, manifest.calibration, manifest.decoding
-    if signal is None:
-        raise BundleError(f"{where}: an anomaly model needs preprocessing", "export again")
+    if not isinstance(signal, SignalPreprocessing):
+        raise BundleError(
+            f"{where}: an anomaly model needs preprocessing of signals", "export again"
+        )
     try:
         check_chain(signal.steps, len(signal.channels))
     except TensorError as error:

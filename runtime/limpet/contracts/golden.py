@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import BundleError, TensorError
-from limpet.contracts.manifest import Manifest
+from limpet.contracts.manifest import Manifest, SignalPreprocessing
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.tensors import Array, Tensors, check_tensors
 
@@ -112,7 +112,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
 
 
 def _signal_fits(signal: Tensors, manifest: Manifest) -> bool:
-    if manifest.preprocessing is None:
+    if not isinstance(manifest.preprocessing, SignalPreprocessing):
         return not signal
     if set(signal) != {"rows", "scores"}:
         return False

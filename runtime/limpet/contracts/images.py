@@ -28,7 +28,9 @@ SMALLEST_SIDE, LARGEST_SIDE = 16, 8192
 """Sides of an image, pixels, that a camera may send."""
 
 
-class ImagePreprocessing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ImagePreprocessing(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="image"
+):
     """How a camera's image becomes an encoder's input; a manifest carries it.
 
     The largest centred part of the wanted aspect is cut out, resized by area averaging, and

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.signal_steps import LookBack, SignalStep
 from limpet.contracts.tensors import TensorSpec
 
@@ -130,7 +131,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     space_id: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    preprocessing: SignalPreprocessing | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
     decoding: AnomalyDecoding | None = None
     calibration: Calibration | None = None
     precision: Precision = "fp32"
@@ -145,10 +146,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Raises:
             BundleError: The model has none.
         """
-        if self.preprocessing is None:
+        if not isinstance(self.preprocessing, SignalPreprocessing):
             raise BundleError(
                 f"model {self.name!r} is of kind {self.kind!r} and scores no sensor streams"
             )
+        return self.preprocessing
+
+    def image(self) -> ImagePreprocessing:
+        """The image preprocessing of a model that takes a camera's images.
+
+        Raises:
+            BundleError: The model has none.
+        """
+        if not isinstance(self.preprocessing, ImagePreprocessing):
+            raise BundleError(f"model {self.name!r} is of kind {self.kind!r} and takes no images")
         return self.preprocessing
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import EngineError, TensorError
 from limpet.contracts.golden import check_golden
-from limpet.contracts.manifest import Manifest
+from limpet.contracts.manifest import Manifest, SignalPreprocessing
 from limpet.contracts.messages import ModelInfo
 from limpet.contracts.scoring import SignalScorer, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
@@ -80,7 +80,7 @@ class ServedModel:
             engine=self.engine.name,
             inputs=self.inputs,
             outputs=self.outputs,
-            channels=manifest.preprocessing.channels if manifest.preprocessing else [],
+            channels=_channels(manifest),
             threshold=manifest.calibration.threshold if manifest.calibration else None,
         )
 
@@ -108,7 +108,7 @@ class ServedModel:
             EngineError: The engine failed.
         """
         signal = self.manifest.preprocessing
-        if signal is None:
+        if not isinstance(signal, SignalPreprocessing):
             return self.engine.run(inputs)
         frames = prepare_stretches(signal.steps, inputs[ROWS])
         embedding, score = StreamingModel(self.manifest, self.engine.run).replay(
@@ -125,12 +125,17 @@ class ServedModel:
         return SignalScorer(self.manifest, self.engine.run)
 
 
+def _channels(manifest: Manifest) -> list[str]:
+    signal = manifest.preprocessing
+    return signal.channels if isinstance(signal, SignalPreprocessing) else []
+
+
 def _request_tensors(manifest: Manifest) -> tuple[list[TensorSpec], list[TensorSpec]]:
     """The graph's inputs and outputs. Of a model that scores streams: the rows up to a stream's
     first score, and what the model says of the last of them.
     """
     signal = manifest.preprocessing
-    if signal is None:
+    if not isinstance(signal, SignalPreprocessing):
         return manifest.inputs, manifest.outputs
     channels = len(signal.channels)
     count = SignalPreprocessor(signal.steps, channels).warm_up_rows + 1

@@ -18,6 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
+from limpet.contracts.manifest import SignalPreprocessing
 from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.model import AnomalyScorer, load_scorer
@@ -77,7 +78,7 @@ def train_and_score(
         report = train_anomaly(data, Path(folder) / "run", config, key="x", rate_hz=rate_hz)
         scorer, record = load_scorer(Path(folder) / "run")
         figures = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
-    assert record.preprocessing is not None
+    assert isinstance(record.preprocessing, SignalPreprocessing)
     scores: dict[str, list[Scores]] = {"": [], ", encoder alone": [], ", without encoder": []}
     for part in parts:
         preprocessor = SignalPreprocessor(record.preprocessing.steps, part.shape[1])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError, ImpossibleHereError, LimpetError, UsageError
-from limpet.contracts.manifest import Manifest
+from limpet.contracts.manifest import Manifest, SignalPreprocessing
 from limpet.contracts.recordings import load_recording
 from limpet.contracts.scoring import RowScores, SignalScorer
 from limpet.contracts.signal_preprocessor import SignalPreprocessor
@@ -95,7 +95,7 @@ def test_a_run_holds_record_weights_sample_and_metrics_and_no_checkpoint(run: Pa
 
 def test_label_and_time_columns_are_never_channels(run: Path) -> None:
     record = RunFolder(run).read()
-    assert record.preprocessing is not None
+    assert isinstance(record.preprocessing, SignalPreprocessing)
     assert record.preprocessing.channels == ["s0", "s1"]
 
 
@@ -318,7 +318,7 @@ def test_injected_anomalies_in_real_rows_never_trained_on_score_above_normal(
     config = AnomalyConfig(steps=50, baseline="training")
     train_anomaly(file, tmp_path / "run", config, train_rows=4000)
     scorer, record = load_scorer(tmp_path / "run")
-    assert record.preprocessing is not None
+    assert isinstance(record.preprocessing, SignalPreprocessing)
     frames = SignalPreprocessor(record.preprocessing.steps, 1).push(values[4000:5500]).frames
     span = scorer.look_back_frames
     normal = frames[np.arange(0, len(frames) - span, 5)[:, None] + np.arange(span)]

@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from limpet.contracts.errors import DataError, UsageError
+from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
 from limpet.training.ranks import leads
 
@@ -50,7 +51,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         config: The whole configuration, defaults included.
         seed: Seed of all randomness.
         data: Files it was trained on: name, SHA-256, rows used.
-        preprocessing: Channels, rate and chain of a model that scores streams.
+        preprocessing: Channels, rate and chain of a model that scores streams, or what becomes of
+            a camera's images.
         calibration: Thresholds of a model that scores.
         metrics: Measured figures; the name says on what.
         warnings: What was odd about data or calibration.
@@ -66,7 +68,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     config: dict[str, Any] = {}
     seed: int = 0
     data: list[DataDigest] = []
-    preprocessing: SignalPreprocessing | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
     calibration: Calibration | None = None
     metrics: dict[str, float] = {}
     warnings: list[str] = []

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.manifest import SignalPreprocessing
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 from limpet.training.run import WEIGHTS, RunFolder, RunRecord
 
@@ -369,7 +370,7 @@ def load_scorer(run_folder: Path | str) -> tuple[AnomalyScorer, RunRecord]:
     """
     folder = RunFolder(Path(run_folder))
     record = folder.read_complete()
-    if record.kind != "anomaly" or record.preprocessing is None:
+    if record.kind != "anomaly" or not isinstance(record.preprocessing, SignalPreprocessing):
         raise DataError(f"{folder.path} is a run of kind {record.kind!r}, wanted 'anomaly'")
     weights = folder.path / WEIGHTS
     try:

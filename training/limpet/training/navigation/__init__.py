@@ -15,6 +15,7 @@ appearance    textures, colours, lamps, daylight and photometry from a set and a
 lighting      light and shadows on every luxel
 painting      geometry in an appearance → photographs
 scenes        all of these by seed, kept while in use
+encoder       camera images → embeddings of unit length
 robot         a disc that drives, turns, and stops where it touches
 episodes      starts and goals
 environment   PointGoal for Gymnasium
