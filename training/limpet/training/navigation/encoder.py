@@ -48,7 +48,6 @@ class Encoder(nn.Module):
             self.features = nn.Sequential(
                 _layer(3, width, stride=2),
                 _layer(width, 2 * width, stride=2),
-                _Residual(2 * width),
                 _layer(2 * width, 4 * width, stride=2),
                 _Residual(4 * width),
                 _layer(4 * width, 6 * width, stride=2),
