@@ -202,7 +202,7 @@ def test_a_long_job_or_one_of_unknown_length_runs_in_the_worker(cost_ns: int | N
     ran_in: list[threading.Thread] = []
     with worker() as made:
         made.submit(lambda: ran_in.append(threading.current_thread()), cost_ns=cost_ns)
-    assert [thread.name for thread in ran_in] == ["model-test"]
+    assert [thread.name for thread in ran_in] == ["model-test-0"]
 
 
 def test_a_short_job_waits_for_the_one_that_runs() -> None:
@@ -375,3 +375,53 @@ def test_jobs_of_higher_priority_leave_the_queue_before_a_batch() -> None:
         made.submit(functools.partial(ran.append, "low"), priority=-1)
         made.submit(functools.partial(ran.append, "high"), priority=1)
     assert ran == ["high", ["a"], "low"]
+
+
+def test_with_two_threads_a_lane_is_in_one_batch_at_a_time_and_stays_in_order() -> None:
+    gates = {"a1": threading.Event(), "b1": threading.Event()}
+    started, ran = threading.Semaphore(0), []
+
+    def run(items: Sequence[str]) -> None:
+        for item in items:
+            started.release()
+            if item in gates:
+                assert gates[item].wait(PATIENCE_S)
+            ran.append(item)
+
+    made = ModelWorker("test", 10, threads=2)
+    for item in ("a1", "b1"):  # a thread each
+        made.submit_to(item[0], item, 9, run)
+        assert started.acquire(timeout=PATIENCE_S)
+    for item in ("a2", "b2", "a3"):
+        made.submit_to(item[0], item, 9, run)
+    assert made.waiting == 3
+    gates["b1"].set()
+    assert started.acquire(timeout=PATIENCE_S)  # b2: a is not free
+    assert made.waiting == 2
+    gates["a1"].set()
+    assert made.stop(PATIENCE_S)
+    assert ran[0] == "b1"
+    assert [item for item in ran if item[0] == "a"] == ["a1", "a2", "a3"]
+
+
+def test_with_two_threads_jobs_still_run_one_after_another_beside_a_batch() -> None:
+    gate, ran = threading.Event(), []
+    inside = threading.Semaphore(0)
+
+    def job(name: str) -> None:
+        inside.release()
+        assert gate.wait(PATIENCE_S)
+        ran.append(name)
+
+    made = ModelWorker("test", 10, threads=2)
+    for name in "xy":
+        made.submit(functools.partial(job, name))
+    assert inside.acquire(timeout=PATIENCE_S)
+    done = threading.Event()
+    made.submit_to("a", "a", 1, lambda items: done.set())
+    assert done.wait(PATIENCE_S)
+    assert not inside.acquire(blocking=False)  # the second job waits for the first
+    assert made.waiting == 1
+    gate.set()
+    assert made.stop(PATIENCE_S)
+    assert ran == ["x", "y"]
