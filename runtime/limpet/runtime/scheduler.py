@@ -16,6 +16,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from limpet.runtime.turn import Turn
+
 Job = Callable[[], None]
 RunTogether = Callable[[Sequence[Any]], None]
 MOST_TOGETHER = 64
@@ -148,7 +150,8 @@ class ModelWorker:
                 return False
             self._busy, self._in_job = 1, True
         try:
-            job()
+            with Turn():
+                job()
         finally:
             self._done([])
         return True
@@ -179,7 +182,8 @@ class ModelWorker:
                     self._changed.wait()
                 job, lanes = taken
                 self._busy += 1
-            job()
+            with Turn():
+                job()
             self._done(lanes)
 
     def _take(self) -> tuple[Job, list[_Lane]] | None:
