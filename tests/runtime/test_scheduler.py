@@ -428,3 +428,76 @@ def test_with_two_threads_jobs_still_run_one_after_another_beside_a_batch() -> N
     gate.set()
     assert made.stop(PATIENCE_S)
     assert ran == ["x", "y"]
+
+
+def test_a_batch_that_raises_is_logged_and_its_lanes_and_jobs_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ran: list[object] = []
+
+    def run(items: Sequence[str]) -> None:
+        if "bad" in items:
+            raise ValueError("a bad batch")
+        ran.extend(items)
+
+    def fail() -> None:
+        raise ValueError("a bad job")
+
+    with worker() as made:
+        with busy(made):
+            for item in ("bad", "good"):
+                assert made.submit_to("a", item, 9, run)
+            assert made.submit(fail)
+            assert made.submit(functools.partial(ran.append, "job"))
+        assert made.submit_to("a", "later", 9, run)
+    assert ran == ["job", "good", "later"]
+    assert {str(record.exc_info[1]) for record in caplog.records if record.exc_info} >= {
+        "a bad batch",
+        "a bad job",
+    }
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_stopping_ends_every_thread_once_what_waits_has_run(threads: int) -> None:
+    ran: list[int] = []
+    made = ModelWorker("test", 100, threads)
+    with busy(made):
+        for number in range(9):
+            assert made.submit(functools.partial(ran.append, number))
+        assert not made.stop(0.05)  # the threads that have nothing to do wait for the job
+    assert made.stop(PATIENCE_S)
+    assert ran == list(range(9))
+
+
+def test_under_contention_several_threads_lose_no_item_and_keep_every_lane_in_order() -> None:
+    lanes, items_each, ran = 20, 150, list[tuple[int, int]]()
+    inside = [threading.Lock() for _ in range(lanes)]
+    collisions: list[int] = []
+
+    def run(items: Sequence[tuple[int, int]]) -> None:
+        for lane, _ in items:
+            if not inside[lane].acquire(blocking=False):
+                collisions.append(lane)
+        with OutsideTurn():  # as in an engine: another thread has the turn meanwhile
+            threading.Event().wait(0.0002)
+        ran.extend(items)
+        for lane, _ in items:
+            inside[lane].release()
+
+    made = ModelWorker("test", 100, threads=3)
+
+    def submit(first: int) -> None:
+        for number in range(items_each):
+            for lane in range(first, lanes, 2):
+                while not made.submit_to(lane, (lane, number), 16, run):
+                    threading.Event().wait(0.0005)
+
+    submitters = [threading.Thread(target=submit, args=(first,)) for first in range(2)]
+    for each in submitters:
+        each.start()
+    for each in submitters:
+        each.join(PATIENCE_S)
+    assert made.stop(PATIENCE_S)
+    assert not collisions
+    for lane in range(lanes):
+        assert [number for of, number in ran if of == lane] == list(range(items_each))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.runtime.feeding import (
     push,
 )
 from tests.runtime.serving import (
+    WARM_UP_ROWS,
     ObedientEngine,
     RawStream,
     obedient,
@@ -219,3 +221,25 @@ def test_two_batches_run_at_a_time_and_never_with_a_stream_in_common(
         assert [r.sequence for r, _ in heard if isinstance(r, Scores)] == [20, 24, 28]
         scores = np.concatenate([tensors["scores"] for _, tensors in heard])
         np.testing.assert_allclose(scores, wanted(rows), rtol=1e-5)
+
+
+@pytest.mark.parametrize("stream_threads", [1, 2])
+def test_while_the_log_waits_for_the_disk_others_are_answered_and_nothing_is_acknowledged(
+    server: Server, engine: ObedientEngine, fleet: list[RawStream], stream_threads: int
+) -> None:
+    faulty, *others = fleet
+    with server._log._lock:  # as during a slow commit
+        engine.runs = 0
+        faulty.tell(faulty.samples(20), {"values": loud(2)})
+        until(lambda: engine.runs)
+        # The I/O thread has its turns, and with a second thread streams are scored meanwhile.
+        for _ in range(20):
+            counts(others[0])
+        if stream_threads == 2:
+            assert push(others[1], 20, calm(4))[1] == [SCORED] * 4
+        assert counts(faulty)["scored"] == 20 - WARM_UP_ROWS
+        assert faulty.receive(time.monotonic() + 0.1) is None
+    reply, _ = faulty.hear()
+    assert isinstance(reply, Scores)
+    assert reply.incident == 1
+    assert [alert.sequence for alert in alerts(faulty)] == [1]

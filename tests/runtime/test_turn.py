@@ -65,3 +65,25 @@ def test_outside_is_nothing_where_there_was_no_turn_and_an_error_gives_it_back()
     thread.start()
     assert done.wait(PATIENCE_S)
     thread.join(PATIENCE_S)
+
+
+def test_a_thread_that_takes_its_turn_again_at_once_locks_no_other_out() -> None:
+    done = threading.Event()
+
+    def greedy() -> None:
+        while not done.is_set():
+            with Turn():
+                sum(range(200))
+
+    def modest() -> None:
+        for _ in range(50):
+            with Turn():
+                pass
+        done.set()
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (greedy, greedy, modest)]
+    for thread in threads:
+        thread.start()
+    assert done.wait(PATIENCE_S)
+    for thread in threads:
+        thread.join(PATIENCE_S)

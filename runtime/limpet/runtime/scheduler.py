@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from limpet.runtime.turn import Turn
+
+log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 RunTogether = Callable[[Sequence[Any]], None]
@@ -178,13 +181,18 @@ class ModelWorker:
             with self._changed:
                 while (taken := self._take()) is None:
                     if self._stopping and not self._heap:
+                        self._changed.notify()  # the next one that waits has nothing to do either
                         return  # what waits in a lane that runs is for the thread that runs it
                     self._changed.wait()
                 job, lanes = taken
                 self._busy += 1
-            with Turn():
-                job()
-            self._done(lanes)
+            try:
+                with Turn():
+                    job()
+            except BaseException:  # what waits behind it would wait for ever
+                log.exception("a job of %s raised", threading.current_thread().name)
+            finally:
+                self._done(lanes)
 
     def _take(self) -> tuple[Job, list[_Lane]] | None:
         """What is to run next, and the lanes that are in it."""
