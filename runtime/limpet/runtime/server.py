@@ -1,4 +1,4 @@
-"""The server: one I/O thread, one worker thread a model, and what each request is for."""
+"""The server: one I/O thread, worker threads for each model, and what each request is for."""
 
 from __future__ import annotations
 
