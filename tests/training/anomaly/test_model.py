@@ -197,7 +197,7 @@ def test_moments_are_those_of_the_measured_values_of_the_last_frames(seed: int, 
         found.append(moments(samples[:, here], present[:, here], history))
         state = history.next()
     for scale, w in enumerate((4, 16)):
-        view, weight = (torch.cat([part[scale][i] for part in found], 1) for i in range(2))
+        view, weight = (torch.cat([part[i][scale] for part in found], 1) for i in range(2))
         for stream in range(2):
             wanted = moments_directly(
                 samples[stream].double().numpy(), present[stream].double().numpy(), w
@@ -220,6 +220,17 @@ def test_the_distance_is_the_mean_over_the_nearest_of_the_mean_square() -> None:
     wanted = np.sort(squares.mean(-1), axis=-1)[:, :, :3].mean(-1)
     found = made.distance(torch.from_numpy(view).float())
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_banks_judged_side_by_side_say_what_each_says_by_itself() -> None:
+    model = SCORERS[5]
+    samples, present = absences(frames(2, 60, 3), 3)
+    views, _ = model.views(samples, present, torch.zeros(2, model.state_size))
+    alone = torch.stack([bank(*view) for bank, view in zip(model.banks, views, strict=True)])
+    torch.testing.assert_close(model.strangeness(views), alone, atol=1e-5, rtol=1e-5)
+    _, score, _ = model(samples, present, torch.zeros(2, model.state_size))
+    torch.testing.assert_close(score, alone.sum(0), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
