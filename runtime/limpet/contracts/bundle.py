@@ -20,9 +20,11 @@ import msgspec
 
 from limpet.contracts.errors import BundleError, TensorError, UsageError
 from limpet.contracts.golden import Golden, read_golden
+from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import (
     AnomalyDecoding,
     Manifest,
+    NavigationDecoding,
     SignalPreprocessing,
     decode_manifest,
     encode_manifest,
@@ -32,6 +34,8 @@ from limpet.contracts.signal_steps import check_chain, features_of
 from limpet.contracts.tensors import TensorSpec
 
 MANIFEST, MODEL, GOLDEN, ENGINES = "manifest.json", "model.onnx", "golden.npz", "engines"
+
+STREAMING = "a streaming anomaly model"
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,36 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"{where}: a model needs at least one input and one output", "export the model again"
         )
-    if manifest.kind != "anomaly":
-        return
+    if manifest.kind == "anomaly":
+        _check_anomaly(where, manifest)
+    if manifest.kind == "navigation":
+        _check_navigation(where, manifest)
+
+
+def _check_navigation(where: Path, manifest: Manifest) -> None:
+    image, decoding = manifest.preprocessing, manifest.decoding
+    if not isinstance(image, ImagePreprocessing):
+        raise BundleError(
+            f"{where}: a navigation model needs preprocessing of images", "export again"
+        )
+    if min(image.width, image.height) < 1 or not all(scale > 0 for scale in image.scale):
+        raise BundleError(
+            f"{where}: images of {image.width} × {image.height} with scales {image.scale}, wanted "
+            "positive ones",
+            "export the model again",
+        )
+    frames: list[int | str] = ["batch", 3, image.height, image.width]
+    _check_tensors(where, "inputs", manifest.inputs, [frames], "an image encoder")
+    _check_tensors(where, "outputs", manifest.outputs, [["batch", 0]], "an image encoder")
+    names = [spec.name for spec in manifest.outputs]
+    if not isinstance(decoding, NavigationDecoding) or names != [decoding.embedding]:
+        raise BundleError(
+            f"{where}: decoding does not name the output {', '.join(names)} as the embedding",
+            "export the model again",
+        )
+
+
+def _check_anomaly(where: Path, manifest: Manifest) -> None:
     signal, calibration, decoding = manifest.preprocessing, manifest.calibration, manifest.decoding
     if not isinstance(signal, SignalPreprocessing):
         raise BundleError(
@@ -212,7 +244,7 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
         )
     features = features_of(signal.steps, len(signal.channels))
     frames: list[int | str] = ["batch", "rows", features]
-    _check_tensors(where, "inputs", manifest.inputs, [frames, frames, ["batch", 0]])
+    _check_tensors(where, "inputs", manifest.inputs, [frames, frames, ["batch", 0]], STREAMING)
     if calibration is None or not calibration.release_threshold <= calibration.threshold:
         raise BundleError(
             f"{where}: an anomaly model needs a threshold and a release threshold "
@@ -220,7 +252,7 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
             "train the model again",
         )
     outputs: list[list[int | str]] = [["batch", "rows", 0], ["batch", "rows"], ["batch", 0]]
-    _check_tensors(where, "outputs", manifest.outputs, outputs)
+    _check_tensors(where, "outputs", manifest.outputs, outputs, STREAMING)
     names = [spec.name for spec in manifest.outputs]
     if not isinstance(decoding, AnomalyDecoding) or names != [
         decoding.embedding,
@@ -241,7 +273,11 @@ def _check_consistency(path: Path, manifest: Manifest) -> None:
 
 
 def _check_tensors(
-    where: Path, what: str, specs: Sequence[TensorSpec], shapes: Sequence[Sequence[int | str]]
+    where: Path,
+    what: str,
+    specs: Sequence[TensorSpec],
+    shapes: Sequence[Sequence[int | str]],
+    model: str,
 ) -> None:
     """Whether float32 tensors have these shapes, where 0 stands for any fixed size."""
     fits = len(specs) == len(shapes) and all(
@@ -256,7 +292,7 @@ def _check_tensors(
     if not fits:
         wanted = "; ".join(str([size or "size" for size in shape]) for shape in shapes)
         raise BundleError(
-            f"{where}: {what} {'; '.join(spec.describe() for spec in specs)} do not fit a "
-            f"streaming anomaly model, wanted float32 {wanted}",
+            f"{where}: {what} {'; '.join(spec.describe() for spec in specs)} do not fit "
+            f"{model}, wanted float32 {wanted}",
             "export the model again",
         )

@@ -55,6 +55,21 @@ class AnomalyDecoding(
     next_state: str = "next_state"
 
 
+class NavigationDecoding(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="navigation"
+):
+    """Which outputs carry what.
+
+    The input is image [batch, 3, height, width], as the manifest's preprocessing makes it of a
+    camera's images.
+
+    Attributes:
+        embedding: Output whose rows have unit length: frames of like geometry are near each other.
+    """
+
+    embedding: str = "embedding"
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Thresholds on the score and what they were set for.
 
@@ -132,7 +147,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
-    decoding: AnomalyDecoding | None = None
+    decoding: AnomalyDecoding | NavigationDecoding | None = None
     calibration: Calibration | None = None
     precision: Precision = "fp32"
     opset: int

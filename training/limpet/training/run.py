@@ -116,7 +116,7 @@ class RunFolder:
         except OSError as error:
             raise DataError(
                 f"{self.path} is not a RUN: cannot read {RECORD} ({error.strerror})",
-                "make one with: limpet train anomaly --data PATH --out RUN",
+                "make one with: limpet train {anomaly,navigation} --data PATH --out RUN",
             ) from error
         try:
             version = msgspec.json.decode(raw, type=_Probe).schema_version

@@ -25,9 +25,7 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 """Luma of RGB (BT.601)."""
 
 
-def color_maps(
-    number: int, rng: Rng, brightened: float, jitter: float
-) -> tuple[Float32, Float32]:
+def color_maps(number: int, rng: Rng, brightened: float, jitter: float) -> tuple[Float32, Float32]:
     """Affine maps of RGB, in units of full scale: matrices (n, 3, 3) and offsets (n, 3).
 
     Args:
@@ -47,9 +45,7 @@ def color_maps(
     return matrix.astype(np.float32), offset.astype(np.float32)
 
 
-def to_input(
-    images: Tensor, how: ImagePreprocessing, matrix: Float32, offset: Float32
-) -> Tensor:
+def to_input(images: Tensor, how: ImagePreprocessing, matrix: Float32, offset: Float32) -> Tensor:
     """Colour-mapped, clipped and normalised images, channels last in memory. (n, 3, H, W)
 
     With the identity this is `limpet.contracts.images.normalize`, to rounding.
@@ -69,17 +65,16 @@ def to_input(
     return pixels.view(n, height, width, 3).permute(0, 3, 1, 2)
 
 
-def flip(images: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Mirrors the images that are chosen, left to right. (n, H, W, 3)"""
-    out = images.copy()
-    out[chosen] = images[chosen, :, ::-1]
-    return out
+def flip(images: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> None:
+    """Mirrors the images that are chosen, left to right, in place. (n, H, W, 3)"""
+    images[chosen] = images[chosen, :, ::-1]
 
 
 def flip_scans(lidar: Float32, chosen: NDArray[np.bool_]) -> Float32:
     """What a LiDAR reads in the mirror image: beams in the opposite order. (n, B)"""
     beams = np.arange(lidar.shape[1])
-    return np.where(chosen[:, None], lidar[:, -beams % lidar.shape[1]], lidar)
+    mirrored = lidar[:, -beams % lidar.shape[1]]
+    return np.asarray(np.where(chosen[:, None], mirrored, lidar), np.float32)
 
 
 def flip_goals(goals: Float32, chosen: NDArray[np.bool_]) -> Float32:

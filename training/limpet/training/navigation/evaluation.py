@@ -41,8 +41,8 @@ class EmbeddingFigures(msgspec.Struct, frozen=True, kw_only=True):
         recall_at_1: Share of the frames whose nearest neighbour among those of another appearance
             is the same pose.
         neighbour_similarity: Mean geometric similarity of that neighbour.
-        probe_error_m: Mean absolute error of the ranges in view, cut at `near_m`, as a linear map of
-            the embedding tells them, fitted on half of the layouts and judged on the other half.
+        probe_error_m: Mean absolute error of the ranges in view, cut at `near_m`, as a linear map
+            of the embedding tells them, fitted on half of the layouts and judged on the others.
         probe_r2_ahead: Share of the variance of the shortest range ahead that this map explains.
     """
 
@@ -157,4 +157,5 @@ def raw_pixels(images: Uint8, side: int = 16) -> Float32:
     """A baseline: small images, each without its mean, as rows of unit length. (n, 3 side²)"""
     small = np.stack([resize_area(image, side, side) for image in images]).reshape(len(images), -1)
     small = small - small.mean(axis=1, keepdims=True)
-    return small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6)
+    length = np.linalg.norm(small, axis=1, keepdims=True)
+    return np.asarray(small / np.maximum(length, 1e-6), np.float32)

@@ -55,7 +55,8 @@ def multi_positive(
     Args:
         embedded: Rows of unit length. (n, e)
         temperature: Of each pair. (n, n)
-        positive, negative: Which pairs are; none is both, the diagonal is neither. (n, n)
+        positive: Which pairs are; the diagonal is not. (n, n)
+        negative: The same; no pair is both. (n, n)
     """
     logits = embedded @ embedded.T / temperature
     nothing = -torch.inf
@@ -131,7 +132,9 @@ class Batches:
         second = first
         if frames.views > 1 and config.objective != "simclr":
             second = (first + rng.integers(1, frames.views, b)) % frames.views
-        images = np.stack([flip(frames.take(poses, view), mirrored) for view in (first, second)])
+        images = np.stack([frames.take(poses, view) for view in (first, second)])
+        for seen in images:
+            flip(seen, mirrored)
         matrix, offset = color_maps(2 * b, rng, config.brightened, config.color_jitter)
         crops = None
         if config.objective == "simclr":
@@ -158,9 +161,7 @@ class Batches:
         np.fill_diagonal(distance, 0.0)  # a pose is like itself, whatever its scan lacks
         return distance.astype(np.float32)
 
-    def loss(
-        self, encoder: Encoder, rng: np.random.Generator, device: str
-    ) -> dict[str, Tensor]:
+    def loss(self, encoder: Encoder, rng: np.random.Generator, device: str) -> dict[str, Tensor]:
         """Loss of one step, with the correlation of geometric with embedding similarity in it."""
         draw, config = self.draw(rng), self._config
         views = self.inputs(draw, device)

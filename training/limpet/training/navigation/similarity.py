@@ -53,7 +53,8 @@ def goal_similarity(a_n2: Float32, b_m2: Float32, far_m: float) -> Float64:
     """(1 - |Δd|) (1 - |Δbearing| / π), distances in units of `far_m`. (n, m)
 
     Args:
-        a_n2, b_m2: Distance (m) and bearing (rad) of each frame's goal.
+        a_n2: Distance (m) and bearing (rad) of each frame's goal.
+        b_m2: The same of other frames.
         far_m: Difference of distances that makes goals wholly unlike.
     """
     a, b = np.asarray(a_n2, np.float64), np.asarray(b_m2, np.float64)

@@ -143,8 +143,8 @@ def _train(
     model: nn.Module = encoder
     if config.objective == "autoencoder":
         model = Autoencoder(encoder)
-    # Channels last is how `to_input` lays images out, and what convolutions on a CPU are fastest in.
-    model.to(device=device, memory_format=torch.channels_last)
+    # Channels last is how `to_input` lays images out, and convolutions on a CPU are fastest so.
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         if isinstance(model, Autoencoder):
