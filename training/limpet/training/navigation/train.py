@@ -35,7 +35,7 @@ from limpet.training.run import (
 )
 from limpet.training.threads import one_thread
 
-SAMPLES = 8
+SAMPLES = 4
 """Images that a run keeps for the export's golden data."""
 
 
