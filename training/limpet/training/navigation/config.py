@@ -24,10 +24,10 @@ class NavigationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     image: ImagePreprocessing = ImagePreprocessing()
     """How a camera's image becomes the encoder's input."""
 
-    objective: Literal["multi_positive", "ranked", "simclr", "autoencoder"] = "multi_positive"
-    """What is descended: the paper's loss, which pulls all positives and pushes the rest; the same
-    with every frame a positive against those that are farther away in geometry; or a control that
-    knows no privileged sensor: two augmentations of one image, or an image's reconstruction."""
+    objective: Literal["ranked", "multi_positive", "simclr", "autoencoder"] = "ranked"
+    """What is descended: a contrast of every frame with those that are farther away in geometry;
+    the paper's, which pulls what is similar enough and pushes the rest; or a control that knows no
+    privileged sensor: two augmentations of one image, or an image's reconstruction."""
     similarity: Literal["lidar", "goal", "product"] = "lidar"
     """What makes two frames alike: their scans, where the goal is, or the product of both."""
     near_m: Positive = 3.0
@@ -41,20 +41,22 @@ class NavigationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """With the similarity of goals, difference of distances that makes them wholly unlike."""
 
     positive_similarity: Part = 0.8
-    """Frames at least so similar are positives, whatever they look like."""
+    """With the paper's objective, frames at least so similar are positives, however they look."""
     negative_similarity: Part = 1.0
-    """Frames at most so similar are negatives, unless they are positives; 1 takes the batch."""
+    """With the paper's objective, frames at most so similar are negatives, unless they are
+    positives; 1 takes the batch."""
     temperature: Literal["distance", "similarity", "fixed"] = "distance"
-    """What a pair's temperature grows with, from `coldest` to `warmest`: its geometric distance, as
-    in the paper; its similarity; or nothing, when all have `coldest`."""
+    """With the paper's objective, what a pair's temperature grows with, from `coldest` to
+    `warmest`: its geometric distance, as in the paper; its similarity; or nothing, when all have
+    `coldest`."""
     coldest: Positive = 0.1
-    """Smallest temperature."""
+    """Smallest temperature, and that of the other objectives."""
     warmest: Positive = 1.0
     """Largest temperature."""
 
     steps: Count = 2000
     """Training steps."""
-    batch: Annotated[int, msgspec.Meta(ge=2)] = 128
+    batch: Annotated[int, msgspec.Meta(ge=2)] = 64
     """Poses in a step, each seen in two appearances."""
     brightened: Part = 0.5
     """Share of the views that are made 1.5 to 2 times as bright."""
