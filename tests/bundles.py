@@ -4,6 +4,7 @@
 `anomaly_bundle` scores a frame by the mean magnitude of its values, so a test can say what the
 score of each row must be. With `memory` above 0 it adds that share of the frame before, which its
 state carries, so that a state that is lost, or kept where a stream begins anew, changes scores.
+`navigation_bundle` embeds an image by its mean colour.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from onnx import helper, numpy_helper
 
 from limpet.contracts.bundle import GOLDEN, MANIFEST, MODEL, Bundle, write_bundle
 from limpet.contracts.errors import LimpetError
-from limpet.contracts.golden import Golden
+from limpet.contracts.golden import PREPARED, Golden
+from limpet.contracts.images import ImagePreprocessing, preprocess
 from limpet.contracts.manifest import (
     SCHEMA_VERSION,
     AnomalyDecoding,
     Calibration,
     Manifest,
+    NavigationDecoding,
     SignalPreprocessing,
     encode_manifest,
 )
@@ -222,6 +225,42 @@ def anomaly_bundle(path: Path, *, memory: float = 0.0, **options: Any) -> Bundle
             GOLDEN: anomaly_golden(manifest, memory=memory).encode(),
         },
     )
+
+
+NAVIGATION_IMAGE = ImagePreprocessing(width=16, height=12)
+
+
+def navigation_bundle(path: Path) -> Bundle:
+    """An image encoder whose embedding is the image's mean colour, with unit length."""
+    how = NAVIGATION_IMAGE
+    image = TensorSpec(name="image", dtype="float32", shape=["batch", 3, how.height, how.width])
+    embedding = TensorSpec(name="embedding", dtype="float32", shape=["batch", 3])
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0),
+        helper.make_node("LpNormalization", ["mean"], ["embedding"], axis=1, p=2),
+    ]
+    model = onnx_bytes(nodes, [image], [embedding], {"axes": np.array([2, 3])})
+    raw = np.random.default_rng(0).integers(0, 256, (3, 20, 40, 3), np.uint8)
+    inputs = {"image": np.stack([preprocess(one, how) for one in raw])}
+    means = inputs["image"].mean(axis=(2, 3))
+    golden = Golden(
+        inputs=inputs,
+        outputs={"embedding": means / np.linalg.norm(means, axis=1, keepdims=True)},
+        tolerances={"embedding cosine": 0.9999, PREPARED: 1e-3},
+        images=raw,
+    )
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name="tiny-navigation",
+        kind="navigation",
+        space_id="mean colour",
+        inputs=[image],
+        outputs=[embedding],
+        preprocessing=how,
+        decoding=NavigationDecoding(),
+        opset=OPSET,
+    )
+    return write_bundle(path, manifest, {MODEL: model, GOLDEN: golden.encode()})
 
 
 def change_file(bundle: Bundle, name: str, content: bytes) -> None:
