@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import (
+    ActionDecoding,
     AnomalyDecoding,
     Manifest,
     NavigationDecoding,
@@ -50,13 +52,39 @@ def _check_navigation(where: str, manifest: Manifest) -> None:
             "positive ones",
             "export the model again",
         )
-    frames: list[int | str] = ["batch", 3, image.height, image.width]
-    _check_tensors(where, "inputs", manifest.inputs, [frames], "an image encoder")
-    _check_tensors(where, "outputs", manifest.outputs, [["batch", 0]], "an image encoder")
+    action = decoding.action if isinstance(decoding, NavigationDecoding) else None
+    inputs: list[list[int | str]] = [["batch", 3, image.height, image.width]]
+    outputs: list[list[int | str]] = [["batch", 0]]
+    model, meanings = "an image encoder", "the embedding"
+    if action is not None:
+        _check_action(where, action)
+        inputs += [["batch", 3], ["batch", 2]]
+        outputs += [["batch", 2]]
+        model, meanings = "an image encoder with a policy", "embedding and action"
+    _check_tensors(where, "inputs", manifest.inputs, inputs, model)
+    _check_tensors(where, "outputs", manifest.outputs, outputs, model)
     names = [spec.name for spec in manifest.outputs]
-    if not isinstance(decoding, NavigationDecoding) or names != [decoding.embedding]:
+    if not isinstance(decoding, NavigationDecoding) or names != [
+        decoding.embedding,
+        *([action.name] if action else []),
+    ]:
         raise BundleError(
-            f"{where}: decoding does not name the output {', '.join(names)} as the embedding",
+            f"{where}: decoding does not name the output {' and '.join(names)} as {meanings}",
+            "export the model again",
+        )
+
+
+def _check_action(where: str, action: ActionDecoding) -> None:
+    limits = {
+        "largest_speed": action.largest_speed,
+        "largest_turn_rate": action.largest_turn_rate,
+        "valid_s": action.valid_s,
+        "farthest_goal_m": action.farthest_goal_m,
+    }
+    wrong = {name: value for name, value in limits.items() if not 0 < value < math.inf}
+    if wrong:
+        raise BundleError(
+            f"{where}: decoding of actions has {wrong}, wanted finite numbers above 0",
             "export the model again",
         )
 

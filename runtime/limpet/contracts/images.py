@@ -105,9 +105,17 @@ def preprocess(image: Uint8, how: ImagePreprocessing) -> Float32:
     Raises:
         TensorError: As `check_image`.
     """
+    return normalize(shrink(image, how), how)
+
+
+def shrink(image: Uint8, how: ImagePreprocessing) -> Float32:
+    """An image, any size, cut and resized to the encoder's, values 0 to 255. (h, w, 3)
+
+    Raises:
+        TensorError: As `check_image`.
+    """
     cut = crop_to_aspect(check_image(image), how.width, how.height)
-    small = resize_area(cut, how.height, how.width)
-    return normalize(small, how)
+    return resize_area(cut, how.height, how.width)
 
 
 def normalize(images: NDArray[np.floating] | Uint8, how: ImagePreprocessing) -> Float32:
