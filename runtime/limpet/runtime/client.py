@@ -18,6 +18,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import zmq
+from msgspec import UNSET
 from zmq.utils.monitor import recv_monitor_message
 
 from limpet.contracts import messages
@@ -230,7 +231,8 @@ def as_error(reply: Reply) -> Exception:
         age_ms, limit_ms = (reply.age_ns or 0) / 1e6, (reply.max_age_ns or 0) / 1e6
         return StaleReplyError(f"input was {age_ms:.1f} ms old, at most {limit_ms:.1f} ms wanted")
     if isinstance(reply, messages.Rejected):
-        return RejectedError(reply.code, reply.reason, reply.hint)
+        cause = "" if reply.cause is UNSET else reply.cause
+        return RejectedError(reply.code, reply.reason, reply.hint, cause)
     if isinstance(reply, messages.Failed):
         return FailedError(reply.reason)
     return WireError(f"unexpected reply {type(reply).__name__}")
