@@ -78,15 +78,17 @@ def server_config(
     streams: Sequence[StreamConfig] = (StreamConfig(detector=QUICK),),
     queue: int = 256,
     anomaly: Mapping[str, Any] | None = None,
+    more: Sequence[Path] = (),
     **section: Any,
 ) -> ServerConfig:
-    """Serves `identity` and `tiny-anomaly` from `folder`.
+    """Serves `identity` and `tiny-anomaly` from `folder`, and what `more` says.
 
     Args:
         folder: Takes bundles and state; a second server there finds both.
         streams: The `[[streams]]` tables.
         queue: Of both models.
         anomaly: Options of `anomaly_bundle`.
+        more: Bundles to serve as well.
         section: Goes into `[server]`.
     """
     bundles = [folder / "identity", folder / "anomaly"]
@@ -98,7 +100,7 @@ def server_config(
         server=Section(
             **{"listen": ("tcp://127.0.0.1:0",), "publish": ("tcp://127.0.0.1:0",), **section}
         ),
-        models=[ModelConfig(bundle=str(path), queue=queue) for path in bundles],
+        models=[ModelConfig(bundle=str(path), queue=queue) for path in (*bundles, *more)],
         streams=tuple(streams),
     )
 

@@ -30,6 +30,7 @@ from limpet.contracts.errors import (
     StaleReplyError,
     WireError,
 )
+from limpet.contracts.images import ChannelOrder
 from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
@@ -214,6 +215,10 @@ class Connection:
                     raise
         return (self._clock.now_ns() if unix_ns is None else unix_ns) + self._clock_offset_ns
 
+    def host_time_ns(self, server_ns: int | None = None) -> int:
+        """A time of the server's clock (default: now), as last measured, on this host's clock."""
+        return self._clock.now_ns() if server_ns is None else server_ns - self._clock_offset_ns
+
 
 def _poll(socket: zmq.Socket[bytes], flags: int, deadline_s: float) -> bool:
     return bool(socket.poll(_milliseconds_until(deadline_s), flags))
@@ -267,6 +272,8 @@ class Inference:
         queue_s: Wait in the server.
         inference_s: Preprocessing and engine.
         total_s: From arrival to reply, in the server.
+        valid_until_ns: When an action must no longer be followed, on this host's clock (Unix ns);
+            None where there is none.
     """
 
     outputs: Tensors
@@ -275,6 +282,7 @@ class Inference:
     queue_s: float
     inference_s: float
     total_s: float
+    valid_until_ns: int | None = None
 
 
 class RobotClient(Connection, Closing):
@@ -289,6 +297,7 @@ class RobotClient(Connection, Closing):
         max_age_s: float | None = None,
         priority: int = 0,
         replaces: str = "",
+        channel_order: ChannelOrder | None = None,
         timeout_s: float = 1.0,
     ) -> Inference:
         """Runs a model.
@@ -300,6 +309,7 @@ class RobotClient(Connection, Closing):
             max_age_s: Oldest input still worth an answer.
             priority: Higher ones are served first.
             replaces: A waiting request of this client with the same key is dropped for this one.
+            channel_order: Of the image, where the model takes one; None is RGB.
             timeout_s: Longest wait for the reply.
 
         Raises:
@@ -316,6 +326,7 @@ class RobotClient(Connection, Closing):
                 max_age_ns=None if max_age_s is None else round(max_age_s * 1e9),
                 priority=priority,
                 replaces=replaces,
+                channel_order=channel_order or UNSET,
             ),
             messages.Result,
             deadline_s - time.monotonic(),
@@ -328,4 +339,5 @@ class RobotClient(Connection, Closing):
             reply.queue_ns / 1e9,
             reply.inference_ns / 1e9,
             reply.total_ns / 1e9,
+            None if reply.valid_until_ns is UNSET else self.host_time_ns(reply.valid_until_ns),
         )
