@@ -229,9 +229,12 @@ def test_an_image_that_shows_nothing_is_named_and_gets_no_action(
     assert (error.code, error.cause) == ("bad_input", cause)
     assert error.hint
     assert count(robot, f"cause.{cause}") == before + 1
+
+
+def test_an_encoder_alone_embeds_no_image_that_shows_nothing(robot: RobotClient) -> None:
     with pytest.raises(RejectedError) as caught:
-        robot.infer("tiny-navigation", {"image": image}, timeout_s=PATIENCE_S)
-    assert caught.value.cause == cause
+        robot.infer("tiny-navigation", {"image": np.zeros_like(scene())}, timeout_s=PATIENCE_S)
+    assert caught.value.cause == "image_black"
 
 
 @pytest.mark.parametrize(

@@ -158,9 +158,9 @@ class MobileRobot(Closing):
         models = {model.name: model for model in welcome.models}
         info = models.get(self._model)
         if info is None or info.kind != "navigation" or len(info.inputs) != 3:
-            found = "no such model" if info is None else f"a {info.kind} model without a policy"
+            what = "is not there" if info is None else f"of kind {info.kind!r} has no policy"
             raise UsageError(
-                f"{self._connection.endpoint} serves {found} as {self._model!r}",
+                f"model {self._model!r} {what}, at {self._connection.endpoint}",
                 f"served: {', '.join(models)}",
             )
         image, goal, motion = (spec.name for spec in info.inputs)
