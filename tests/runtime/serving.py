@@ -77,6 +77,7 @@ def server_config(
     *,
     streams: Sequence[StreamConfig] = (StreamConfig(detector=QUICK),),
     queue: int = 256,
+    stream_threads: int = 2,
     anomaly: Mapping[str, Any] | None = None,
     more: Sequence[Path] = (),
     **section: Any,
@@ -87,6 +88,7 @@ def server_config(
         folder: Takes bundles and state; a second server there finds both.
         streams: The `[[streams]]` tables.
         queue: Of both models.
+        stream_threads: Of both models; with 1, what waits for a stream waits for all.
         anomaly: Options of `anomaly_bundle`.
         more: Bundles to serve as well.
         section: Goes into `[server]`.
@@ -100,7 +102,10 @@ def server_config(
         server=Section(
             **{"listen": ("tcp://127.0.0.1:0",), "publish": ("tcp://127.0.0.1:0",), **section}
         ),
-        models=[ModelConfig(bundle=str(path), queue=queue) for path in (*bundles, *more)],
+        models=[
+            ModelConfig(bundle=str(path), queue=queue, stream_threads=stream_threads)
+            for path in (*bundles, *more)
+        ],
         streams=tuple(streams),
     )
 
