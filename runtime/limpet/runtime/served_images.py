@@ -12,6 +12,7 @@ from limpet.contracts.images import ChannelOrder, as_rgb
 from limpet.contracts.manifest import ActionDecoding
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.camera_watch import CameraWatches, check_exposure
+from limpet.runtime.turn import OutsideTurn
 
 MOVING = (0.02, 0.05)
 """Forward speed (m/s) and turn rate (rad/s) from which a robot moves: more than odometry's noise,
@@ -64,6 +65,10 @@ class ServedImages:
             ImplausibleError: It fits and cannot be so.
             EngineError: The graph gave something that is no number.
         """
+        with OutsideTurn():  # a large image takes milliseconds before it comes to the engine
+            return self._infer(request, origin)
+
+    def _infer(self, request: Tensors, origin: Origin) -> Tensors:
         name = self.model.inputs[0].name
         if origin.channel_order != "rgb" and name in request:
             request = {**request, name: as_rgb(request[name], origin.channel_order)}
