@@ -110,6 +110,7 @@ def test_of_the_frames_that_wait_only_the_newest_is_answered(
     for number in (1, 2, 3, 4):
         robot.send(scene(number), GOAL, MOTION)
         last_ns = robot.now_ns()
+    until(lambda: server._metrics.counters().get("dropped.stale_replaced") == 3)
     engine.gate.set()
     robot.receive(PATIENCE_S)
     command = robot.command()
