@@ -13,7 +13,7 @@ import pytest
 from limpet.contracts.bundle import read_bundle
 from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.golden import check_golden
-from limpet.contracts.image_model import ImageModel
+from limpet.contracts.image_model import ImageModel, embed
 from limpet.contracts.images import preprocess
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.engines import open_engine
@@ -117,6 +117,13 @@ def test_an_encoder_alone_takes_the_image_alone(tmp_path: Path) -> None:
     assert model.action is None
     (embedding,) = model.infer({"image": request()["image"]}).values()
     assert np.linalg.norm(embedding) == pytest.approx(1.0)
+
+
+def test_many_images_are_embedded_at_once_also_by_a_bundle_with_a_policy() -> None:
+    asked = [request(rows) for rows in (20, 40, 60)]
+    prepared = np.stack([preprocess(each["image"], MANIFEST.image()) for each in asked])
+    one_by_one = [ImageModel(MANIFEST, tiny_policy).infer(each)["embedding"] for each in asked]
+    np.testing.assert_allclose(embed(MANIFEST, tiny_policy, prepared), one_by_one, atol=1e-6)
 
 
 def set_in(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -88,3 +88,17 @@ class ImageModel:
 
 def _row_of(spec: TensorSpec) -> TensorSpec:
     return msgspec.structs.replace(spec, shape=spec.shape[1:])
+
+
+def embed(manifest: Manifest, run: Callable[[Tensors], Tensors], images_n3hw: Float32) -> Float32:
+    """Embeddings of prepared images, many at once.
+
+    They do not depend on what a policy takes beside the image, which is zero here. (n, size)
+    """
+    image, *others = manifest.inputs
+    decoding = manifest.decoding
+    assert isinstance(decoding, NavigationDecoding)  # `read_bundle` saw to it
+    batch = {image.name: images_n3hw}
+    for spec in others:
+        batch[spec.name] = np.zeros((len(images_n3hw), *map(int, spec.shape[1:])), np.float32)
+    return np.asarray(run(batch)[decoding.embedding], np.float32)
