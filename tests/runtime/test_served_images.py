@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,9 +17,11 @@ from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ChannelOrder
 from limpet.runtime.camera_watch import FROZEN_AFTER, MOST_CAMERAS
 from limpet.runtime.client import Inference, RobotClient
+from limpet.runtime.config import ModelConfig, StreamConfig
+from limpet.runtime.sensor import SensorStream
 from limpet.runtime.server import Server
 from tests.bundles import navigation_bundle, policy_bundle, policy_manifest, tiny_policy
-from tests.runtime.serving import PATIENCE_S, obedient, serving
+from tests.runtime.serving import PATIENCE_S, obedient, running, server_config, serving
 
 MODEL = "tiny-policy"
 VALID_S = 30.0
@@ -390,3 +393,15 @@ def test_a_client_with_more_cameras_than_are_remembered_forgets_its_own_only(
         clients = served._cameras._clients
         assert sorted(len(cameras) for cameras in clients.values()) == [1, MOST_CAMERAS]
         assert camera.show(scene(1)) == "camera_frozen"
+
+
+def test_a_server_of_a_policy_alone_drives_and_scores_no_stream(tmp_path: Path) -> None:
+    bundle = policy_bundle(tmp_path / "policy", valid_s=VALID_S).path
+    config = server_config(tmp_path)
+    config = msgspec.structs.replace(
+        config, models=[ModelConfig(bundle=str(bundle))], streams=(StreamConfig(),)
+    )
+    with running(Server(config)) as alone, RobotClient(alone.listening[0]) as robot:
+        assert ask(robot, senses()).outputs["action"].shape == (2,)
+        with pytest.raises(RejectedError, match="that scores streams"):
+            SensorStream(alone.listening[0], "pump", ["speed"], rate_hz=1.0, model=MODEL)
