@@ -19,8 +19,8 @@ from limpet.contracts.recording_scores import score_recording
 from limpet.contracts.recordings import load_recording
 from limpet.contracts.reports import format_table, write_json
 from limpet.contracts.scoring import SignalScorer
-from limpet.export.golden import torch_run
-from limpet.export.package import run_manifest
+from limpet.export.anomaly import run_manifest
+from limpet.export.runs import torch_run
 from limpet.runtime.machine import describe_machine
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.model import load_scorer

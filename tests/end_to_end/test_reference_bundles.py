@@ -6,7 +6,7 @@ from pathlib import Path
 
 from limpet.contracts.bundle import read_bundle
 from limpet.contracts.golden import check_golden
-from limpet.export.evaluate import evaluate_anomaly
+from limpet.export.evaluate_anomaly import evaluate_anomaly
 from limpet.runtime.config import load_config
 from limpet.runtime.engines import open_engine
 

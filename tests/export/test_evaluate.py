@@ -211,7 +211,7 @@ def test_a_bundle_is_evaluated_without_any_training_library(bundle: Bundle, data
     program = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from limpet.export.evaluate import evaluate_anomaly\n"
+        "from limpet.export.evaluate_anomaly import evaluate_anomaly\n"
         f"evaluate_anomaly(Path({str(bundle.path)!r}), Path({str(data)!r}))\n"
         "print(json.dumps([n for n in ('torch', 'onnx', 'safetensors') if n in sys.modules]))"
     )

@@ -21,10 +21,11 @@ from limpet.contracts.scoring import SignalScorer, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signal_steps import HoldLast
 from limpet.export import package
-from limpet.export.golden import torch_run
 from limpet.export.graph import OPSET
 from limpet.export.package import export_run
 from limpet.export.parity import check_parity
+from limpet.export.provenance import weights_digest
+from limpet.export.runs import torch_run
 from limpet.runtime.engines import open_engine
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.model import load_scorer
@@ -189,10 +190,10 @@ def test_a_second_export_gives_the_same_bytes(bundle: Bundle, run: Path, tmp_pat
 
 def test_other_weights_are_another_embedding_space(run: Path) -> None:
     scorer = load_scorer(run)[0]
-    before = package.weights_digest(scorer)
-    assert before == package.weights_digest(load_scorer(run)[0])
+    before = weights_digest(scorer)
+    assert before == weights_digest(load_scorer(run)[0])
     scorer.encoder.head.bias.data[0] += 1e-3
-    assert package.weights_digest(scorer) != before
+    assert weights_digest(scorer) != before
 
 
 @pytest.mark.parametrize("wrong", WRONG)

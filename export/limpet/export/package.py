@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-import torch
 
 from limpet.contracts.bundle import GOLDEN, MANIFEST, MODEL, check_free, write_bundle
 from limpet.contracts.errors import UsageError
 from limpet.contracts.golden import Check, Parity
-from limpet.contracts.manifest import (
-    SCHEMA_VERSION,
-    AnomalyDecoding,
-    Manifest,
-    Precision,
-    Provenance,
-    SignalPreprocessing,
-)
-from limpet.contracts.signal_steps import features_of
-from limpet.contracts.tensors import TensorSpec
-from limpet.export.golden import make_golden, read_sample
+from limpet.contracts.manifest import Precision
 from limpet.export.graph import OPSET, to_onnx
 from limpet.export.parity import check_parity
-from limpet.training.anomaly.model import AnomalyScorer, load_scorer
-from limpet.training.run import SAMPLE, RunRecord, library_versions
-
-EXPORTERS = ("torch", "onnx", "onnxscript", "onnxruntime")
-"""Libraries whose versions the manifest names."""
+from limpet.export.runs import open_any_run
 
 
 class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,10 +63,10 @@ def export_run(
     """
     _check_source(run)
     check_free(out, force=force)
-    scorer, record = load_scorer(run)
-    manifest = run_manifest(out.absolute().name, scorer, record, precision)
-    golden = make_golden(scorer, manifest, read_sample(run / SAMPLE, len(_channels(record))))
-    model = to_onnx(scorer, manifest.inputs, manifest.outputs)
+    opened = open_any_run(run)
+    manifest = opened.manifest(out.absolute().name, precision)
+    golden = opened.golden(manifest)
+    model = to_onnx(opened.module, manifest.inputs, manifest.outputs)
     parity = check_parity(model, manifest, golden)
     if parity.passed:
         write_bundle(out, manifest, {MODEL: model, GOLDEN: golden.encode()}, force=force)
@@ -96,16 +80,6 @@ def export_run(
         passed=parity.passed,
         checks=parity.checks,
     )
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """SHA-256 of a module's weights by name: equal exactly where embeddings compare."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        array = tensor.numpy()
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _check_source(run: Path) -> None:
@@ -122,56 +96,4 @@ def _check_source(run: Path) -> None:
         return
     raise UsageError(
         f"{run} is {found} is not in this version", "give the RUN that `limpet train` wrote"
-    )
-
-
-def _channels(record: RunRecord) -> list[str]:
-    assert isinstance(record.preprocessing, SignalPreprocessing)  # `load_scorer` saw to it
-    return record.preprocessing.channels
-
-
-def run_manifest(
-    name: str, scorer: AnomalyScorer, record: RunRecord, precision: Precision
-) -> Manifest:
-    """The manifest of a RUN's model, as `load_scorer` gave it."""
-    signal = record.preprocessing
-    assert isinstance(signal, SignalPreprocessing)
-    features = features_of(signal.steps, len(signal.channels))
-
-    def tensor(name: str, *shape: int | str) -> TensorSpec:
-        return TensorSpec(name=name, dtype="float32", shape=["batch", *shape], unit="1")
-
-    exporters = library_versions(*EXPORTERS)
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        kind="anomaly",
-        space_id=weights_digest(scorer),
-        inputs=[
-            tensor("samples", "rows", features),
-            tensor("present", "rows", features),
-            tensor("state", scorer.state_size),
-        ],
-        outputs=[
-            tensor("embedding", "rows", scorer.encoder.head.out_features),
-            tensor("score", "rows"),
-            tensor("next_state", scorer.state_size),
-        ],
-        preprocessing=signal,
-        decoding=AnomalyDecoding(score="score", embedding="embedding", next_state="next_state"),
-        calibration=record.calibration,
-        precision=precision,
-        opset=OPSET,
-        provenance=Provenance(
-            command=record.command,
-            created=record.created,
-            commit=record.commit,
-            configuration=dict(record.config),
-            data=record.data,
-            metrics=record.metrics,
-            versions={
-                **record.versions,
-                **{f"export {library}": version for library, version in exporters.items()},
-            },
-        ),
     )

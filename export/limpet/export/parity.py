@@ -45,6 +45,7 @@ def check_parity(model: bytes, manifest: Manifest, golden: Golden) -> Parity:
             outputs={name: array[:size] for name, array in golden.outputs.items()},
             signal_rows=None,
             signal_scores=None,
+            images=None,
         )
         for check in check_golden(part, manifest, run).checks:
             checks.append(msgspec.structs.replace(check, name=f"batch {size}: {check.name}"))

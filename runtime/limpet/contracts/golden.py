@@ -2,7 +2,8 @@
 
 `golden.npz` holds arrays named `inputs/NAME`, `outputs/NAME`, `tolerances/NAME` and, for a model
 that scores streams, `signal/rows` (n, c) and `signal/scores` (n,): raw rows through the whole
-preprocessing chain, so that the chain is proven on the device too.
+preprocessing chain, so that the chain is proven on the device too. For a model that takes a
+camera's images it holds `images/raw` uint8 (m, H, W, 3), which the input's first m rows show.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from numpy.typing import NDArray
 
 from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.images import ImagePreprocessing, preprocess
 from limpet.contracts.manifest import Manifest, SignalPreprocessing
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.tensors import Array, Tensors, check_tensors
 
 Run = Callable[[Tensors], Tensors]
+
+PREPARED = "prepared image"
+"""Check of what preprocessing makes of the raw images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +39,11 @@ class Golden:
         outputs: What it must give.
         tolerances: `NAME` (largest absolute difference of output NAME), `NAME cosine` (smallest
             cosine of its rows), `alert flips` (largest share of rows that change side of the
-            threshold).
+            threshold), `prepared image` (largest difference of the preprocessing's result).
         signal_rows: Raw rows of a stream (n, c), or None.
         signal_scores: Score of each of those rows (n,), NaN while warming up, or None.
+        images: A camera's images (m, H, W, 3), from which the first rows of the input were
+            prepared, or None.
     """
 
     inputs: Tensors
@@ -44,6 +51,7 @@ class Golden:
     tolerances: dict[str, float]
     signal_rows: NDArray[np.float64] | None = None
     signal_scores: NDArray[np.float32] | None = None
+    images: NDArray[np.uint8] | None = None
 
     def encode(self) -> bytes:
         """The bytes of `golden.npz`."""
@@ -52,6 +60,8 @@ class Golden:
         arrays |= {f"tolerances/{k}": np.array(v) for k, v in self.tolerances.items()}
         if self.signal_rows is not None and self.signal_scores is not None:
             arrays |= {"signal/rows": self.signal_rows, "signal/scores": self.signal_scores}
+        if self.images is not None:
+            arrays |= {"images/raw": self.images}
         buffer = io.BytesIO()
         # NumPy 1.26 would take `allow_pickle=False` for an array; only numbers come here.
         np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
@@ -69,6 +79,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
         "outputs": {},
         "tolerances": {},
         "signal": {},
+        "images": {},
     }
     try:
         with path.open("rb") as file:  # NumPy leaks a file that it opens and cannot read
@@ -82,6 +93,7 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
     except DAMAGE as error:
         raise BundleError(f"{path} is not valid golden data: {error}", "export again") from error
     inputs, outputs, signal = groups["inputs"], groups["outputs"], groups["signal"]
+    images = groups["images"]
     try:
         check_tensors(manifest.inputs, inputs, f"{path} inputs")
         check_tensors(manifest.outputs, outputs, f"{path} outputs")
@@ -89,7 +101,8 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
         raise BundleError(error.message, error.hint or "export the model again") from error
     if not all(array.size for array in (*inputs.values(), *outputs.values())):
         raise BundleError(f"{path} holds empty arrays, so it proves nothing", "export again")
-    known = {*outputs, *(f"{name} cosine" for name in outputs), "signal score", "alert flips"}
+    known = {*outputs, *(f"{name} cosine" for name in outputs)}
+    known |= {"signal score", "alert flips", PREPARED}
     if not known.issuperset(tolerances) or not np.isfinite([*tolerances.values()]).all():
         raise BundleError(
             f"{path} has tolerances {tolerances}, wanted finite ones among {sorted(known)}",
@@ -102,7 +115,15 @@ def read_golden(path: Path, manifest: Manifest) -> Golden:
             "and their scores where it has preprocessing, else none",
             "export the model again",
         )
+    if not _images_fit(images, inputs, manifest):
+        found = {name: f"{array.dtype} {list(array.shape)}" for name, array in images.items()}
+        raise BundleError(
+            f"{path} has images {found or 'none'}, which do not fit the manifest: raw uint8 "
+            "[images, rows, columns, 3] where it has preprocessing of images, else none",
+            "export the model again",
+        )
     return Golden(
+        images=images.get("raw"),
         inputs=inputs,
         outputs=outputs,
         tolerances=tolerances,
@@ -123,6 +144,20 @@ def _signal_fits(signal: Tensors, manifest: Manifest) -> bool:
         and scores.ndim == 1
         and rows.shape == (len(scores), len(manifest.preprocessing.channels))
         and bool(np.isfinite(scores).any())
+    )
+
+
+def _images_fit(images: Tensors, inputs: Tensors, manifest: Manifest) -> bool:
+    if not isinstance(manifest.preprocessing, ImagePreprocessing):
+        return not images
+    if set(images) != {"raw"}:
+        return False
+    raw = images["raw"]
+    return (
+        raw.dtype == np.uint8
+        and raw.ndim == 4
+        and raw.shape[3] == 3
+        and 0 < len(raw) <= len(inputs[manifest.inputs[0].name])
     )
 
 
@@ -161,6 +196,10 @@ def check_golden(golden: Golden, manifest: Manifest, run: Run) -> Parity:
         bound = golden.tolerances.get(name, 0.0)
         checks.append(Check(name, measured, bound, measured <= bound))  # False for NaN
 
+    if golden.images is not None:
+        how, expected = manifest.image(), golden.inputs[manifest.inputs[0].name]
+        prepared = np.stack([preprocess(image, how) for image in golden.images])
+        at_most(PREPARED, float(np.abs(prepared - expected[: len(prepared)]).max()))
     outputs = run(golden.inputs)
     check_tensors(manifest.outputs, outputs, "the engine's outputs")
     for name, expected in golden.outputs.items():

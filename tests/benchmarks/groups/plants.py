@@ -23,8 +23,8 @@ from limpet.contracts.detector import Detector, DetectorConfig
 from limpet.contracts.fingerprints import Fingerprint, Fingerprinter
 from limpet.contracts.recordings import load_recording
 from limpet.contracts.scoring import SignalScorer
-from limpet.export.golden import torch_run
-from limpet.export.package import run_manifest
+from limpet.export.anomaly import run_manifest
+from limpet.export.runs import torch_run
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.model import load_scorer
 from limpet.training.anomaly.train import train_anomaly

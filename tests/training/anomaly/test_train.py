@@ -20,8 +20,8 @@ from limpet.contracts.recordings import load_recording
 from limpet.contracts.scoring import RowScores, SignalScorer
 from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signals import RowState
-from limpet.export.golden import torch_run
-from limpet.export.package import run_manifest
+from limpet.export.anomaly import run_manifest
+from limpet.export.runs import torch_run
 from limpet.training.anomaly import objective
 from limpet.training.anomaly.bank import calibration_scores, fill_banks
 from limpet.training.anomaly.calibration import calibrate

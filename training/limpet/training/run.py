@@ -75,13 +75,15 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     versions: dict[str, str] = {}
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must share with the one it resumes."""
-        return {
+        """What a resumed run must share with the one it resumes, in JSON's own types."""
+        shared = {
             "kind": self.kind,
             "config": self.config,
-            "data": msgspec.to_builtins(self.data),
-            "preprocessing": msgspec.to_builtins(self.preprocessing),
+            "data": self.data,
+            "preprocessing": self.preprocessing,
         }
+        identity: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(shared))
+        return identity
 
 
 class _Probe(msgspec.Struct):
@@ -116,7 +118,7 @@ class RunFolder:
         except OSError as error:
             raise DataError(
                 f"{self.path} is not a RUN: cannot read {RECORD} ({error.strerror})",
-                "make one with: limpet train anomaly --data PATH --out RUN",
+                "make one with: limpet train {anomaly,navigation} --data PATH --out RUN",
             ) from error
         try:
             version = msgspec.json.decode(raw, type=_Probe).schema_version
@@ -235,11 +237,11 @@ def _check_same(folder: RunFolder, old: RunRecord, new: RunRecord) -> None:
     differing = [key for key in was if was[key] != now[key]]
     if "config" in differing:
         differing.remove("config")
-        keys = {*old.config, *new.config}
+        before, after = was["config"], now["config"]
         differing += [
-            f"{key} ({old.config.get(key)!r}, now {new.config.get(key)!r})"
-            for key in sorted(keys)
-            if old.config.get(key) != new.config.get(key)
+            f"{key} ({before.get(key)!r}, now {after.get(key)!r})"
+            for key in sorted({*before, *after})
+            if before.get(key) != after.get(key)
         ]
     if differing:
         raise UsageError(

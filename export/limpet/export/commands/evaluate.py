@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from limpet.export.evaluate import EvaluationReport, FalseAlarms
+    from limpet.export.evaluate_anomaly import EvaluationReport, FalseAlarms
+    from limpet.export.evaluate_navigation import NavigationEvaluation
 
 
 @click.group("evaluate")
@@ -78,7 +79,7 @@ def anomaly(
     is not defined is null.
     """
     from limpet.contracts.reports import write_json
-    from limpet.export.evaluate import evaluate_anomaly
+    from limpet.export.evaluate_anomaly import evaluate_anomaly
 
     report = evaluate_anomaly(
         model,
@@ -94,6 +95,72 @@ def anomaly(
             click.echo(f"warning: {file.path}: {warning}", err=True)
     if not write_json(json_file, report):
         click.echo(_describe(report))
+
+
+@command.command("navigation")
+@click.argument("model", metavar="RUN|BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder of pairs: poses, each in several appearances, with LiDAR.",
+)
+@click.option(
+    "--neighbours",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw frames beside their nearest neighbours in another appearance (.png).",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON; - for standard output, where it replaces the text.",
+)
+def navigation(model: Path, data: Path, neighbours: Path | None, json_file: Path | None) -> None:
+    """Measure whether an image encoder's embeddings are as alike as the geometry they show.
+
+    Beside the model stand an encoder with random weights and the raw pixels. PATH is best of
+    layouts and appearances that training has not seen:
+    `python -m limpet.training.navigation.pairs --set test --layouts 5000 5024 --out DIR`.
+
+    --json writes: model, source (run or bundle), name, engine, data, poses, views, and embedding,
+    random and pixels, each {spearman, spearman_whole_range, recall_at_1, neighbour_similarity,
+    probe_error_m, probe_r2_ahead}: rank correlation of embedding with geometric similarity across
+    appearances, with ranges cut where training cut them and in full; share of frames whose nearest
+    neighbour in another appearance is the same pose; mean geometric similarity of that neighbour;
+    error of ranges that a linear map of the embedding tells, and the share of the variance of the
+    shortest range ahead that it explains. A figure that is not defined is null.
+    """
+    from limpet.contracts.reports import write_json
+    from limpet.export.evaluate_navigation import evaluate_navigation
+
+    report = evaluate_navigation(model, data, neighbours=neighbours)
+    if not write_json(json_file, report):
+        click.echo(_describe_navigation(report))
+
+
+def _describe_navigation(report: NavigationEvaluation) -> str:
+    from limpet.contracts.reports import format_table
+
+    rows = [
+        [name, *map(_number, (getattr(one, field) for field in one.__struct_fields__))]
+        for name, one in (
+            (report.name, report.embedding),
+            ("random encoder", report.random),
+            ("raw pixels", report.pixels),
+        )
+    ]
+    header = ["", "Spearman", "whole range", "recall@1", "neighbour", "error (m)", "R² ahead"]
+    return "\n".join(
+        [
+            f"{report.name} ({report.source}) by {report.engine} on {report.poses} poses of "
+            f"{report.data} in {report.views} appearances each",
+            format_table(header, rows),
+        ]
+    )
 
 
 HEADER = ["", "rows", "anomalous", "AUROC", "AP", "VUS-PR", "VUS-ROC", "F1", "FAR", "MAR", "found"]

@@ -1,70 +1,16 @@
-"""`limpet predict`: offline scores of recordings."""
+"""`limpet predict`: offline scores of recordings, embeddings of images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
-import msgspec
-import numpy as np
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, UsageError
-from limpet.contracts.recording_scores import match_channels, score_recording
-from limpet.contracts.recordings import load_recording
 from limpet.contracts.reports import write_json
-from limpet.contracts.scores_file import SUFFIXES, write_scores
-from limpet.contracts.scoring import SignalScorer
-from limpet.contracts.signals import RowState
+from limpet.contracts.scores_file import SUFFIXES
 from limpet.runtime.commands import engine_option, force_option, json_option
-
-STATES = tuple(state for state in RowState if state <= RowState.HOLE)
-
-
-class InputReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One INPUT in the report.
-
-    Attributes:
-        path: The file, as it was given.
-        rows: Its rows.
-        segments: Parts of it that do not follow each other; each starts anew.
-        rate_hz: Its sampling rate.
-        left_out: Columns that were not used, each with the reason.
-        warnings: What was odd about it.
-        states: Rows by state: scored, filled, partial, warming_up, hole.
-        anomalous: Rows that reach the threshold.
-    """
-
-    path: str
-    rows: int
-    segments: int
-    rate_hz: float
-    left_out: list[str]
-    warnings: list[str]
-    states: dict[str, int]
-    anomalous: int
-
-
-class PredictReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What `limpet predict --json` writes.
-
-    Attributes:
-        bundle: The folder, as it was given.
-        name: The model's name.
-        engine: Engine and device that scored.
-        out: The score file.
-        rows: Its rows.
-        threshold: Score from which a row is anomalous.
-        inputs: Each INPUT, in the order of the score file.
-    """
-
-    bundle: str
-    name: str
-    engine: str
-    out: str
-    rows: int
-    threshold: float
-    inputs: list[InputReport]
 
 
 @click.command("predict")
@@ -75,7 +21,7 @@ class PredictReport(msgspec.Struct, frozen=True, kw_only=True):
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"Score file to write ({', '.join(SUFFIXES)}).",
+    help=f"Scores or embeddings to write ({', '.join(SUFFIXES)}).",
 )
 @click.option(
     "--key",
@@ -102,92 +48,63 @@ def command(
     force: bool,
     json_file: Path | None,
 ) -> None:
-    """Score recordings offline, one score a row.
+    """Score recordings or embed images offline, by what the bundle is for.
 
-    The score file has exactly one row for every row of the INPUTs, in their order; NaN where a row
-    has no score yet. Each INPUT, and each segment of one, starts anew. Channels are matched by
-    name; those of an array without names by position. An INPUT is a file (.csv, .tsv, .txt, .npy,
-    .npz, .mat, .data) or a PRONOSTIA folder of snapshots (acc_00001.csv, …).
+    With an anomaly bundle the file has exactly one score for every row of the INPUTs, in their
+    order; NaN where a row has no score yet. Each INPUT, and each segment of one, starts anew.
+    Channels are matched by name; those of an array without names by position. An INPUT is a file
+    (.csv, .tsv, .txt, .npy, .npz, .mat, .data) or a PRONOSTIA folder of snapshots (acc_00001.csv,
+    …).
 
-    --json writes: bundle, name, engine, out, rows, threshold, and inputs, a list of {path, rows,
-    segments, rate_hz, left_out, warnings, states, anomalous}; states counts rows as scored,
-    filled, partial, warming_up and hole.
+    With a navigation bundle the file has one embedding of unit length for every image, float32 [n,
+    size]; an npz has the key `embedding`, a CSV the columns embedding_0, …. An INPUT is a .png or
+    .jpg of any size, or a folder of them, which are taken in order of name.
+
+    --json writes, for an anomaly bundle: bundle, name, engine, out, rows, threshold, and inputs, a
+    list of {path, rows, segments, rate_hz, left_out, warnings, states, anomalous}; states counts
+    rows as scored, filled, partial, warming_up and hole. For a navigation bundle: bundle, name,
+    space_id, engine, out, rows, size, and inputs, a list of {path, width, height}.
     """
-    from limpet.runtime.engines import open_engine
-
     if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--out {out} is no score file", f"suffixes: {', '.join(SUFFIXES)}")
+        raise UsageError(
+            f"--out {out} is no score or embedding file", f"suffixes: {', '.join(SUFFIXES)}"
+        )
     if out.exists() and not force:
         raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
     model = read_bundle(bundle)
-    threshold = _threshold(model)
-    recordings = [
-        match_channels(
-            load_recording(path, key=key, ignore=ignore, rate_hz=rate_hz, label=label),
-            model.manifest.signal(),
+    if model.manifest.kind == "anomaly":
+        from limpet.runtime.predictions import scores
+
+        scored = scores.predict_scores(
+            model, inputs, out, engine, key=key, ignore=ignore, rate_hz=rate_hz, label=label
         )
-        for path in inputs
-    ]
-    opened = open_engine(model, engine)
-    scorer = SignalScorer(model.manifest, opened.run)
-    scored = [score_recording(scorer, recording) for recording in recordings]
-    write_scores(out, np.concatenate([found.scores for found in scored]))
-    report = PredictReport(
-        bundle=str(bundle),
-        name=model.manifest.name,
-        engine=opened.name,
-        out=str(out),
-        rows=sum(len(recording) for recording in recordings),
-        threshold=threshold,
-        inputs=[
-            InputReport(
-                path=path,
-                rows=len(recording),
-                segments=len(recording.segments),
-                rate_hz=recording.rate_hz,
-                left_out=list(recording.left_out),
-                warnings=list(recording.warnings),
-                states={s.name.lower(): int((found.states == s).sum()) for s in STATES},
-                anomalous=int((found.scores >= threshold).sum()),
-            )
-            for path, recording, found in zip(inputs, recordings, scored, strict=True)
-        ],
-    )
-    for part in report.inputs:
-        for warning in part.warnings:
-            click.echo(f"warning: {part.path}: {warning}", err=True)
-    if not write_json(json_file, report):
-        click.echo(_describe(report))
+        for part in scored.inputs:
+            for warning in part.warnings:
+                click.echo(f"warning: {part.path}: {warning}", err=True)
+        if not write_json(json_file, scored):
+            click.echo(scores.describe(scored))
+        return
+    _check_navigation(model, {"--key": key, "--rate-hz": rate_hz, "--label": label,
+                              "--ignore": ignore or None})  # fmt: skip
+    from limpet.runtime.predictions import embeddings
+
+    embedded = embeddings.predict_embeddings(model, inputs, out, engine)
+    if not write_json(json_file, embedded):
+        click.echo(embeddings.describe(embedded))
 
 
-def _threshold(model: Bundle) -> float:
-    """The calibrated threshold of an anomaly bundle.
-
-    Raises:
-        DataError: The bundle is of another kind.
-    """
-    manifest = model.manifest
-    if manifest.kind != "anomaly" or manifest.calibration is None:
+def _check_navigation(model: Bundle, of_recordings: dict[str, object]) -> None:
+    """Refuses other kinds, and options that mean nothing for images."""
+    kind = model.manifest.kind
+    if kind != "navigation":
         raise DataError(
-            f"{model.path} is a bundle of kind {manifest.kind!r}; this version predicts with "
-            "anomaly bundles only",
+            f"{model.path} is a bundle of kind {kind!r}; this version predicts with anomaly and "
+            "navigation bundles only",
             "serve it and ask over the wire: limpet serve CONFIG",
         )
-    return manifest.calibration.threshold
-
-
-def _describe(report: PredictReport) -> str:
-    lines = []
-    for part in report.inputs:
-        states = ", ".join(
-            f"{count} {state.replace('_', ' ')}" for state, count in part.states.items() if count
+    given = [name for name, value in of_recordings.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: an option for recordings, and {model.path} takes images",
+            "leave it out",
         )
-        lines.append(f"{part.path}: {part.rows} rows: {states or 'none'}")
-        if part.left_out:
-            lines.append(f"  left out: {', '.join(part.left_out)}")
-    anomalous = sum(part.anomalous for part in report.inputs)
-    lines.append(
-        f"{report.out}: {report.rows} scores by {report.name} on {report.engine}, "
-        f"{anomalous} at or above the threshold {report.threshold:.4g}"
-    )
-    return "\n".join(lines)

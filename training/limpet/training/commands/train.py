@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from limpet.training.anomaly.config import AnomalyConfig
+from limpet.training.navigation.config import NavigationConfig
 
 if TYPE_CHECKING:
     from limpet.training.anomaly.train import AnomalyReport
+    from limpet.training.navigation.train import NavigationReport
 
 # `169_SMAP_id_26_Sensor_tr_1811_1st_4510.csv`: the first 1,811 rows are meant to train.
 _TSB_AD_NAME = re.compile(r"_tr_(?P<rows>[1-9]\d*)_1st_\d+\.csv$", re.ASCII)
@@ -123,7 +125,6 @@ def anomaly(
     """
     import msgspec
 
-    from limpet.contracts.errors import MissingExtraError
     from limpet.contracts.reports import write_json
     from limpet.training.ranks import leads
     from limpet.training.run import command_line
@@ -143,11 +144,7 @@ def anomaly(
     config = msgspec.structs.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("training", error.name or "torch") from error
+    _check_extra()
     from limpet.training.anomaly.train import train_anomaly
 
     announced = _announced_prefix(data) if train_rows is None else ()
@@ -184,6 +181,126 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     return (
         f"{data.name} announces a training prefix of {match['rows']} rows, and all rows train: "
         f"say --train-rows {match['rows']}",
+    )
+
+
+@command.command("navigation")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Folder of pairs, or a recording with camera and LiDAR (or a folder of them).",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Folder to write; refused if it exists.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="TOML file with what differs from the defaults (limpet.training.navigation.config).",
+)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    help=f"Training steps [default: {NavigationConfig().steps}].",
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run at --out.")
+@click.option("--force", is_flag=True, help="Replace a run at --out.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON; - for standard output, where it replaces the text.",
+)
+def navigation(
+    data: Path,
+    out: Path,
+    config_file: Path | None,
+    device: Literal["cpu", "cuda"],
+    seed: int | None,
+    steps: int | None,
+    resume: bool,
+    force: bool,
+    json_file: Path | None,
+) -> None:
+    """Trains an image encoder whose embeddings are as alike as what a LiDAR sees.
+
+    The LiDAR is needed for training alone: the bundle takes a camera's images.
+
+    PATH is a folder of pairs, the same poses in several appearances, as
+    `python -m limpet.training.navigation.pairs --out DIR` makes them in simulation; or a recording
+    of your own: a folder with images/<time>.png and lidar.npz or lidar.csv, a ROS 2 bag, an .mcap,
+    a ROS 1 .bag, or a folder of such recordings.
+
+    --json writes: run, poses, views, weights, metrics, warnings, seconds.
+    """
+    import msgspec
+
+    from limpet.contracts.reports import write_json
+    from limpet.training.ranks import leads
+    from limpet.training.run import command_line
+    from limpet.training.settings import read_settings
+
+    config = read_settings(config_file, NavigationConfig) if config_file else NavigationConfig()
+    given = {"seed": seed, "steps": steps}
+    config = msgspec.structs.replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    )
+    _check_extra()
+    from limpet.training.navigation.train import train_navigation
+
+    report = train_navigation(
+        data,
+        out,
+        config,
+        device=device,
+        resume=resume,
+        force=force,
+        command=command_line(),
+    )
+    if not leads():
+        return
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if not write_json(json_file, report):
+        click.echo(_describe_navigation(report))
+
+
+def _check_extra() -> None:
+    """Names the extra where what trains is not installed.
+
+    Raises:
+        MissingExtraError: It is not.
+    """
+    from limpet.contracts.errors import MissingExtraError
+
+    try:
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("training", error.name or "torch") from error
+
+
+def _describe_navigation(report: NavigationReport) -> str:
+    return "\n".join(
+        [
+            f"run: {report.run}",
+            f"fitted on {report.poses} poses in {report.views} appearances each in "
+            f"{report.seconds:.0f} s; {report.weights} weights",
+            *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
+            f"next: limpet evaluate navigation {report.run} --data PATH",
+            f"      limpet export {report.run} --out BUNDLE",
+        ]
     )
 
 

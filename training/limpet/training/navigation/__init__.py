@@ -15,7 +15,6 @@ appearance    textures, colours, lamps, daylight and photometry from a set and a
 lighting      light and shadows on every luxel
 painting      geometry in an appearance → photographs
 scenes        all of these by seed, kept while in use
-encoder       camera images → embeddings of unit length
 robot         a disc that drives, turns, and stops where it touches
 episodes      starts and goals
 environment   PointGoal for Gymnasium
@@ -23,4 +22,13 @@ controllers   hand-written drivers: upper bound, reactive, blind
 trajectories  recorded episodes
 pairs         the same pose in several appearances, for contrastive training
 logs, bags    a user's own recordings: folders, ROS bags
+frames        pairs or recordings, as training and evaluation take them
+similarity    how alike two frames are in geometry
+augmentations colours, brightness, mirror and crops, in batches
+encoder       camera images → embeddings of unit length
+objective     batches and the contrastive losses
+hardening     batches changed to where the contrast is hardest
+autoencoder   a control
+train         all of it, from frames to a RUN
+evaluation    what embeddings are worth; `neighbours` draws it
 """

@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.image_files import SUFFIXES, read_image
 from limpet.contracts.images import check_image, crop_to_aspect, resize_area
 from limpet.training.navigation.camera import Lidar
-from limpet.training.navigation.files import read_arrays, read_image
+from limpet.training.navigation.files import read_arrays
 from limpet.training.navigation.robot import wrapped
 
 Uint8 = NDArray[np.uint8]
@@ -168,11 +169,7 @@ def to_beams(
 def image_files(path: Path) -> list[ImageSource]:
     """Images of a folder in order of time, to be loaded one by one."""
     folder = path / "images"
-    found = [
-        (_time_ns(file), file)
-        for file in folder.glob("*")
-        if file.suffix.lower() in (".png", ".jpg", ".jpeg")
-    ]
+    found = [(_time_ns(file), file) for file in folder.glob("*") if file.suffix.lower() in SUFFIXES]
     if not found:
         raise DataError(
             f"{folder} holds no image",

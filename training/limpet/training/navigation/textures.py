@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.image_files import SUFFIXES, read_image
 from limpet.contracts.images import resize_area
-from limpet.training.navigation.files import read_image
 
 Float32 = NDArray[np.float32]
 Rng = np.random.Generator
@@ -202,9 +202,7 @@ def texture_files(folder: Path | str, which: AppearanceSet) -> list[Path]:
     Raises:
         DataError: The folder has fewer than three images.
     """
-    found = sorted(
-        file for file in Path(folder).glob("*") if file.suffix.lower() in (".png", ".jpg", ".jpeg")
-    )
+    found = sorted(file for file in Path(folder).glob("*") if file.suffix.lower() in SUFFIXES)
     if len(found) < len(SETS):
         raise DataError(
             f"{folder} holds {len(found)} texture images (.png, .jpg), wanted at least 3",

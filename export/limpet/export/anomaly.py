@@ -1,4 +1,4 @@
-"""Golden data of an anomaly scorer, computed by PyTorch.
+"""What an anomaly scorer's bundle says of it, and golden data that PyTorch computed.
 
 Dimension legend: n rows, c channels, m frames, f features.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,23 @@ from torch import nn
 from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import DataError
 from limpet.contracts.golden import Golden, Run
-from limpet.contracts.manifest import Manifest
+from limpet.contracts.manifest import (
+    SCHEMA_VERSION,
+    AnomalyDecoding,
+    Manifest,
+    Precision,
+    SignalPreprocessing,
+)
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signal_preprocessor import SignalPreprocessor
-from limpet.contracts.signal_steps import Clip, HoldLast
+from limpet.contracts.signal_steps import Clip, HoldLast, features_of
 from limpet.contracts.signals import Float64
-from limpet.contracts.tensors import Array, Tensors
-from limpet.training.threads import one_thread
+from limpet.contracts.tensors import Array, Tensors, TensorSpec
+from limpet.export.graph import OPSET
+from limpet.export.provenance import provenance_of, weights_digest
+from limpet.export.runs import torch_run
+from limpet.training.anomaly.model import AnomalyScorer, load_scorer
+from limpet.training.run import SAMPLE, RunRecord
 
 SCORE_TOLERANCE = 1e-4
 """Largest difference of a score. Thresholds lie near 1, and float32 sums in another order differ
@@ -39,20 +50,71 @@ GOLDEN_FRAMES = 16
 """Frames of a golden input beyond those that a score looks back on."""
 
 
-def torch_run(module: nn.Module, manifest: Manifest) -> Run:
-    """Runs a module as an engine runs its graph, on one thread."""
+@dataclass(frozen=True)
+class AnomalyRun:
+    """A finished RUN of an anomaly encoder."""
 
-    @torch.no_grad()
-    def run(inputs: Tensors) -> Tensors:
-        arguments = [torch.from_numpy(inputs[spec.name]) for spec in manifest.inputs]
-        with one_thread():
-            results = module(*arguments)
-        return {
-            spec.name: result.numpy()
-            for spec, result in zip(manifest.outputs, results, strict=True)
-        }
+    path: Path
+    scorer: AnomalyScorer
+    record: RunRecord
 
-    return run
+    @property
+    def module(self) -> AnomalyScorer:
+        """What becomes the graph."""
+        return self.scorer
+
+    def manifest(self, name: str, precision: Precision) -> Manifest:
+        """The bundle's manifest."""
+        return run_manifest(name, self.scorer, self.record, precision)
+
+    def golden(self, manifest: Manifest) -> Golden:
+        """What the bundle must compute."""
+        sample = read_sample(self.path / SAMPLE, len(manifest.signal().channels))
+        return make_golden(self.scorer, manifest, sample)
+
+
+def open_anomaly_run(path: Path) -> AnomalyRun:
+    """Opens a RUN.
+
+    Raises:
+        DataError: No finished RUN of an anomaly encoder, or damaged weights.
+    """
+    return AnomalyRun(path, *load_scorer(path))
+
+
+def run_manifest(
+    name: str, scorer: AnomalyScorer, record: RunRecord, precision: Precision
+) -> Manifest:
+    """The manifest of a RUN's model, as `load_scorer` gave it."""
+    signal = record.preprocessing
+    assert isinstance(signal, SignalPreprocessing)
+    features = features_of(signal.steps, len(signal.channels))
+
+    def tensor(name: str, *shape: int | str) -> TensorSpec:
+        return TensorSpec(name=name, dtype="float32", shape=["batch", *shape], unit="1")
+
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=name,
+        kind="anomaly",
+        space_id=weights_digest(scorer),
+        inputs=[
+            tensor("samples", "rows", features),
+            tensor("present", "rows", features),
+            tensor("state", scorer.state_size),
+        ],
+        outputs=[
+            tensor("embedding", "rows", scorer.encoder.head.out_features),
+            tensor("score", "rows"),
+            tensor("next_state", scorer.state_size),
+        ],
+        preprocessing=signal,
+        decoding=AnomalyDecoding(score="score", embedding="embedding", next_state="next_state"),
+        calibration=record.calibration,
+        precision=precision,
+        opset=OPSET,
+        provenance=provenance_of(record),
+    )
 
 
 def read_sample(path: Path, channels: int) -> Float64:

@@ -21,14 +21,14 @@ from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signal_preprocessor import SignalPreprocessor
 from limpet.contracts.signals import Float64, RowState
-from limpet.export.golden import (
+from limpet.export.anomaly import (
     GOLDEN_FRAMES,
     SCORE_TOLERANCE,
     STATE_TOLERANCE,
     make_golden,
     read_sample,
-    torch_run,
 )
+from limpet.export.runs import torch_run
 from tests.bundles import CLIP, anomaly_manifest, tiny_scorer
 
 LOOK_BACK, MEMORY = 8, 0.5

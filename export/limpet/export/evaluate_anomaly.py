@@ -1,4 +1,4 @@
-"""`limpet evaluate` as a function: from a RUN or a bundle and labelled recordings to figures.
+"""`limpet evaluate anomaly` as a function: a RUN or a bundle and labelled recordings → figures.
 
 It is in `limpet.export` since no other portion may see both sides of a model: a RUN is training's,
 and what ONNX Runtime makes of a bundle is export's parity; the runtime may import neither. For a
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import numpy as np
 
-from limpet.contracts.bundle import MANIFEST, read_bundle
 from limpet.contracts.detector import DetectorConfig
 from limpet.contracts.errors import DataError
-from limpet.contracts.golden import Run
 from limpet.contracts.manifest import Calibration, Manifest
 from limpet.contracts.recording_scores import match_channels, score_recording
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.scoring import SignalScorer
+from limpet.export.models import Source, open_model
 from limpet.training.anomaly.evaluation import (
     EventFigures,
     Ranking,
@@ -33,9 +31,6 @@ from limpet.training.anomaly.evaluation import (
     row_figures,
 )
 from limpet.training.anomaly.judged import Judged, check_labels, judge
-from limpet.training.run import RECORD
-
-Source = Literal["run", "bundle"]
 
 
 class PooledRanking(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,15 +159,15 @@ def evaluate_anomaly(
         BundleError: The bundle is damaged.
         UsageError: `from_row` leaves nothing.
     """
-    manifest, run, source, engine = _open(model)
-    calibration = _calibration(model, manifest)
+    opened = open_model(model, "anomaly")
+    manifest, calibration = opened.manifest, _calibration(model, opened.manifest)
     recordings = [
         match_channels(recording, manifest.signal())
         for recording in load_recordings(data, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
     ]
     for recording in recordings:
         check_labels(recording)
-    scorer, detector = SignalScorer(manifest, run), DetectorConfig()
+    scorer, detector = SignalScorer(manifest, opened.run), DetectorConfig()
     judged = [
         judge(
             recording,
@@ -199,9 +194,9 @@ def evaluate_anomaly(
     rankings = [file.ranking for file in files if 0 < file.rows.anomalous < file.rows.rows]
     return EvaluationReport(
         model=str(model),
-        source=source,
+        source=opened.source,
         name=manifest.name,
-        engine=engine,
+        engine=opened.engine,
         data=str(data),
         from_row=from_row,
         threshold=calibration.threshold,
@@ -218,33 +213,9 @@ def evaluate_anomaly(
     )
 
 
-def _open(model: Path) -> tuple[Manifest, Run, Source, str]:
-    """A model's manifest, what runs it, which of the two it is, and the engine's name."""
-    if (model / MANIFEST).is_file():
-        from limpet.export.parity import onnx_run
-
-        bundle = read_bundle(model)
-        run = onnx_run(bundle.model_path.read_bytes(), bundle.manifest)
-        return bundle.manifest, run, "bundle", "onnxruntime-cpu"
-    if not (model / RECORD).is_file():
-        raise DataError(
-            f"{model} is neither a RUN ({RECORD}) nor a bundle ({MANIFEST})",
-            "make a RUN with: limpet train anomaly --data PATH --out RUN",
-        )
-    from limpet.export.golden import torch_run
-    from limpet.export.package import run_manifest
-    from limpet.training.anomaly.model import load_scorer
-
-    scorer, record = load_scorer(model)
-    manifest = run_manifest(model.absolute().name, scorer, record, "fp32")
-    return manifest, torch_run(scorer, manifest), "run", "pytorch-cpu"
-
-
 def _calibration(model: Path, manifest: Manifest) -> Calibration:
-    if manifest.kind != "anomaly" or manifest.calibration is None:
-        raise DataError(
-            f"{model} holds a model of kind {manifest.kind!r}, wanted 'anomaly' with a threshold"
-        )
+    if manifest.calibration is None:
+        raise DataError(f"{model} has no threshold, wanted a calibrated anomaly model")
     return manifest.calibration
 
 

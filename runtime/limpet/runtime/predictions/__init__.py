@@ -1,0 +1,1 @@
+"""What `limpet predict` computes offline, a module for each kind of bundle."""

@@ -1,0 +1,176 @@
+"""`limpet train navigation` as a function: from a path to a RUN."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from limpet.contracts.errors import ImpossibleHereError
+from limpet.training.distributed import process_group
+from limpet.training.fit import FitConfig, LossOfStep, fit
+from limpet.training.navigation.autoencoder import Autoencoder, reconstruction_loss
+from limpet.training.navigation.config import NavigationConfig
+from limpet.training.navigation.encoder import Encoder
+from limpet.training.navigation.frames import Frames, open_frames
+from limpet.training.navigation.objective import Batches
+from limpet.training.progress import progress
+from limpet.training.run import (
+    SAMPLE,
+    WEIGHTS,
+    RunFolder,
+    RunRecord,
+    check_out,
+    library_versions,
+    now,
+    open_run,
+    source_commit,
+)
+from limpet.training.threads import one_thread
+
+SAMPLES = 4
+"""Images that a run keeps for the export's golden data."""
+
+
+class NavigationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What training came to; the keys of `limpet train navigation --json`.
+
+    Attributes:
+        run: The RUN folder.
+        poses: Poses that were learnt from.
+        views: Appearances that each was seen in.
+        weights: Number of the encoder's weights.
+        metrics: Measured figures.
+        warnings: What was odd.
+        seconds: Time it took, all in all.
+    """
+
+    run: str
+    poses: int
+    views: int
+    weights: int
+    metrics: dict[str, float]
+    warnings: list[str]
+    seconds: float
+
+
+@process_group()
+def train_navigation(
+    data: Path | str,
+    out: Path | str,
+    config: NavigationConfig | None = None,
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
+    resume: bool = False,
+    force: bool = False,
+    command: str = "",
+) -> NavigationReport:
+    """Trains an image encoder whose embeddings are as alike as what a LiDAR sees, and writes a RUN.
+
+    Args:
+        data: A folder of pairs, a recording with camera and LiDAR, or a folder of such.
+        out: The RUN folder to write.
+        config: What can be chosen; defaults where None.
+        device: Where to train.
+        resume: Goes on with an interrupted run.
+        force: Replaces a run.
+        command: The command line, for the record.
+
+    Raises:
+        DataError: The data cannot be read, or is too little.
+        UsageError: `out` may not be written.
+        ImpossibleHereError: `device` is not there.
+        MissingExtraError: What reads the data is not installed.
+        TrainingInterruptedError: SIGINT or SIGTERM arrived.
+    """
+    began = time.monotonic()
+    config = config or NavigationConfig()
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ImpossibleHereError(
+            "device cuda: this machine has no GPU that PyTorch can use", "take --device cpu"
+        )
+    check_out(Path(out), resume=resume, force=force)
+    frames = open_frames(data, config.image)
+    batches = Batches(frames, config)
+    record = RunRecord(
+        kind="navigation",
+        command=command,
+        created=now(),
+        commit=source_commit(),
+        config=msgspec.to_builtins(config),
+        seed=config.seed,
+        data=[frames.digest()],
+        preprocessing=config.image,
+        warnings=_warnings(frames, config),
+        versions=library_versions("limpet", "numpy", "torch", "safetensors"),
+    )
+    folder = open_run(out, record, resume=resume, force=force)
+    with one_thread():
+        encoder, loss = _train(batches, frames.name, config, device, folder)
+    complete = msgspec.structs.replace(record, complete=True, metrics={"loss": loss})
+    _finish(folder, encoder, frames, complete)
+    return NavigationReport(
+        run=str(folder.path),
+        poses=len(frames),
+        views=frames.views,
+        weights=sum(weight.numel() for weight in encoder.parameters()),
+        metrics=complete.metrics,
+        warnings=complete.warnings,
+        seconds=round(time.monotonic() - began, 3),
+    )
+
+
+def _warnings(frames: Frames, config: NavigationConfig) -> list[str]:
+    if frames.views > 1 or config.objective in ("simclr", "autoencoder"):
+        return []
+    return [
+        f"{frames.name} shows each pose in one appearance: colours and brightness of the second "
+        "view are made up"
+    ]
+
+
+def _train(
+    batches: Batches, name: str, config: NavigationConfig, device: str, folder: RunFolder
+) -> tuple[Encoder, float]:
+    encoder = Encoder(config)
+    model: nn.Module = encoder
+    if config.objective == "autoencoder":
+        model = Autoencoder(encoder)
+    # Channels last is how `to_input` lays images out, and convolutions on a CPU are fastest so.
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        if isinstance(model, Autoencoder):
+            return reconstruction_loss(model, batches, rng, device)
+        return batches.loss(encoder, rng, device)
+
+    step: LossOfStep = loss_of_step
+    descent = FitConfig(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        precision=config.precision,
+    )
+    with progress(f"training on {name}", config.steps) as report:
+        loss = fit(model, step, descent, folder.path, report)
+    return encoder.cpu().eval(), loss
+
+
+def _finish(folder: RunFolder, encoder: Encoder, frames: Frames, record: RunRecord) -> None:
+    """Writes what the run came to; the record last, since it says that all is there."""
+    tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    folder.write(WEIGHTS, save(tensors))
+    poses = np.linspace(0, len(frames) - 1, min(SAMPLES, len(frames))).astype(np.intp)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=frames.take(poses, np.zeros_like(poses)))
+    folder.write(SAMPLE, buffer.getvalue())
+    folder.write_record(record)
+    folder.remove_checkpoint()
