@@ -1,0 +1,254 @@
+"""Soft Actor-Critic by Stable-Baselines3: its environments, and what a learner keeps.
+
+Dimension legend: n environments, D inputs of the policy's network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3 import SAC
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from limpet.training.navigation.demonstrations import Demonstrators
+from limpet.training.navigation.environment import Observation, PointGoalEnv
+from limpet.training.navigation.policy import Actor
+from limpet.training.navigation.policy_config import PolicyConfig
+
+Float32 = NDArray[np.float32]
+
+BUFFERED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+"""Arrays of the replay buffer."""
+
+
+class Fleet(VecEnv):
+    """Environments of one process that are perceived in one batch.
+
+    Args:
+        envs: The environments.
+        inputs: The policy's inputs of observations. → (n, D)
+        begin: Resets the environment of a place.
+        size: D.
+    """
+
+    def __init__(
+        self,
+        envs: Sequence[PointGoalEnv],
+        inputs: Callable[[Sequence[Observation]], Tensor],
+        begin: Callable[[int], Observation],
+        size: int,
+    ) -> None:
+        self.envs, self._inputs, self._begin = envs, inputs, begin
+        space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        super().__init__(len(envs), space, envs[0].action_space)
+        self._actions: Float32 = np.zeros((len(envs), 2), np.float32)
+        self._ends: list[dict[str, Any]] = []
+
+    def reset(self) -> Float32:
+        """Begins an episode everywhere."""
+        self._ends = []
+        return self._inputs([self._begin(i) for i in range(self.num_envs)]).numpy()
+
+    def step_async(self, actions: Float32) -> None:
+        """Takes the actions of the next step."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
+        """Steps everywhere; where an episode ends the next one begins."""
+        rewards = np.zeros(self.num_envs, np.float32)
+        infos: list[dict[str, Any]] = []
+        seen: list[Observation] = []
+        last: dict[int, Observation] = {}
+        for i, env in enumerate(self.envs):
+            observed, rewards[i], terminated, truncated, info = env.step(self._actions[i])
+            if terminated or truncated:
+                last[i] = observed
+                self._ends.append(info)
+                observed = self._begin(i)
+            seen.append(observed)
+            infos.append({**info, "TimeLimit.truncated": truncated})
+        rows = self._inputs([*seen, *last.values()]).numpy()
+        for i, row in zip(last, rows[self.num_envs :], strict=True):
+            infos[i]["terminal_observation"] = row
+        dones = np.isin(np.arange(self.num_envs), list(last))
+        return rows[: self.num_envs], rewards, dones, infos
+
+    def outcome(self) -> dict[str, float]:
+        """Means over the episodes that have ended since `reset`."""
+        names = ("success", "spl", "contacts")
+        means = [np.mean([info[name] for info in self._ends] or [0.0]) for name in names]
+        return {
+            "episodes": float(len(self._ends)),
+            **dict(zip(names, map(float, means), strict=True)),
+        }
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of some environments."""
+        return [getattr(self.envs[i], attr_name) for i in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
+        """None is."""
+        return [False for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> NoReturn:
+        """Nobody needs it."""
+        raise NotImplementedError
+
+    def env_method(self, method_name: str, *args: Any, **kwargs: Any) -> NoReturn:
+        """Nobody needs it."""
+        raise NotImplementedError
+
+
+class Learner:
+    """A policy that learns in a fleet.
+
+    Args:
+        fleet: Where it drives.
+        config: How it learns.
+    """
+
+    def __init__(self, fleet: Fleet, config: PolicyConfig) -> None:
+        self._fleet, self._config = fleet, config
+        number = fleet.num_envs
+        self._sac = SAC(
+            "MlpPolicy",
+            fleet,
+            learning_rate=config.learning_rate,
+            buffer_size=config.demonstrated_steps + config.steps + number,
+            learning_starts=0,
+            batch_size=config.batch_size,
+            gamma=config.discount,
+            train_freq=1,
+            gradient_steps=max(1, round(config.updates_per_step * number)),
+            ent_coef=f"auto_{config.first_temperature}",
+            policy_kwargs={
+                "net_arch": [config.width] * 2,
+                "optimizer_kwargs": {"fused": True},
+            },
+            seed=config.seed,
+            device="cpu",
+        )
+        self._sac.set_logger(configure(None, []))
+
+    @property
+    def _buffer(self) -> ReplayBuffer:
+        buffer = self._sac.replay_buffer
+        assert isinstance(buffer, ReplayBuffer)
+        return buffer
+
+    def demonstrate(self, rng: np.random.Generator) -> dict[str, float]:
+        """Fills the replay buffer with what a hand-written driver does.
+
+        Args:
+            rng: Of its disturbances.
+
+        Returns:
+            Figures of its episodes.
+        """
+        fleet, config = self._fleet, self._config
+        demonstrators = Demonstrators(fleet.envs, config.demonstration_noise, rng)
+        rows = fleet.reset()
+        demonstrators.begin(range(fleet.num_envs))
+        for _ in range(config.demonstrated_steps // fleet.num_envs):
+            actions = demonstrators.actions()
+            fleet.step_async(actions)
+            following, rewards, dones, infos = fleet.step_wait()
+            after = following.copy()
+            for i in np.flatnonzero(dones):
+                after[i] = infos[i]["terminal_observation"]
+            self._buffer.add(rows, after, actions, rewards, dones, infos)
+            demonstrators.begin(np.flatnonzero(dones))
+            rows = following
+        return fleet.outcome()
+
+    def learn(self, commands: int, rng: np.random.Generator) -> dict[str, float]:
+        """Drives and descends, from new episodes on.
+
+        Args:
+            commands: Commands over all environments.
+            rng: Seeds exploration and batches.
+
+        Returns:
+            Figures of its episodes and of the last descents.
+        """
+        set_random_seed(int(rng.integers(2**31)))
+        self._sac.learn(commands, log_interval=commands)  # we log ourselves
+        figures = self._sac.logger.name_to_value
+        wanted = ("critic_loss", "actor_loss", "ent_coef")
+        return {
+            **self._fleet.outcome(),
+            **{name: float(figures[f"train/{name}"]) for name in wanted},
+        }
+
+    def copy_to(self, actor: Actor) -> None:
+        """Gives an actor the weights so far; it drives by the mean of the learnt distribution."""
+        learnt = self._sac.actor
+        assert isinstance(learnt.mu, nn.Linear)
+        layers = [
+            module for module in (*learnt.latent_pi, learnt.mu) if isinstance(module, nn.Linear)
+        ]
+        own = [module for module in actor.layers if isinstance(module, nn.Linear)]
+        for source, target in zip(layers, own, strict=True):
+            target.load_state_dict(source.state_dict())
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that learning changes: networks, optimisers, replay buffer."""
+        tensors = dict(self._networks())
+        for name, optimizer in self._optimizers().items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{index}/{slot}": value for slot, value in slots.items()}
+        buffer = self._buffer
+        tensors |= {
+            f"buffer/{name}": torch.from_numpy(getattr(buffer, name)[: buffer.pos])
+            for name in BUFFERED
+        }
+        return {name: value.detach().contiguous() for name, value in tensors.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: It is another learner's.
+        """
+        with torch.no_grad():
+            for name, value in self._networks().items():
+                value.copy_(tensors[name])
+        for name, optimizer in self._optimizers().items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith(f"{name}/"):
+                    _, index, slot = key.split("/")
+                    state.setdefault(int(index), {})[slot] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        buffer = self._buffer
+        for name in BUFFERED:
+            rows = tensors[f"buffer/{name}"].numpy()
+            getattr(buffer, name)[: len(rows)] = rows
+            buffer.pos = len(rows)
+
+    def _networks(self) -> dict[str, Tensor]:
+        named = {f"policy/{name}": value for name, value in self._sac.policy.state_dict().items()}
+        assert self._sac.log_ent_coef is not None  # the temperature is learnt
+        return {**named, "temperature": self._sac.log_ent_coef}
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        sac = self._sac
+        assert sac.ent_coef_optimizer is not None
+        return {
+            "actor_optimizer": sac.actor.optimizer,
+            "critic_optimizer": sac.critic.optimizer,
+            "temperature_optimizer": sac.ent_coef_optimizer,
+        }
