@@ -13,6 +13,7 @@ Dimension legend: n observations, F features, D inputs of the network.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -101,7 +102,7 @@ class NavigationModel(nn.Module):
 
 def unit_size(embedding: Tensor) -> Tensor:
     """An embedding of unit length with values of about unit size. (n, 128)"""
-    return embedding * EMBEDDING**0.5
+    return embedding * math.sqrt(EMBEDDING)
 
 
 def closeness(ranges: Tensor) -> Tensor:

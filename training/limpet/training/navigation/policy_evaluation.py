@@ -211,7 +211,9 @@ def wilson(successes: int, number: int) -> Interval:
         / (1 + z * z / number)
         * np.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
     )
-    return Interval(mean=share, low=float(center - half), high=float(center + half))
+    return Interval(
+        mean=share, low=max(0.0, float(center - half)), high=min(1.0, float(center + half))
+    )
 
 
 def bootstrap(values: NDArray[np.float64]) -> Interval:
