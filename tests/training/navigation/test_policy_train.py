@@ -26,6 +26,8 @@ TINY = PolicyConfig(
     task=PointGoalConfig(layouts=(3, 4), appearances=1, steps=12),
     steps=48,
     demonstrated_steps=48,
+    imitation_steps=4,
+    critic_steps=4,
     environments=2,
     batch_size=8,
     width=8,
@@ -71,10 +73,12 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 ) -> None:
     learn = Learner.learn
 
-    def killed(self: Learner, commands: int, rng: np.random.Generator) -> dict[str, float]:
+    def killed(
+        self: Learner, commands: int, rng: np.random.Generator, guidance: float
+    ) -> dict[str, float]:
         if rng.bit_generator.seed_seq.entropy == [TINY.seed, 2]:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
-        return learn(self, commands, rng)
+        return learn(self, commands, rng, guidance)
 
     monkeypatch.setattr(Learner, "learn", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -28,22 +28,30 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     demonstration_noise: NotNegative = 0.3
     """Disturbance of every second demonstrated episode: standard deviation of the steps of a walk
     that forgets a tenth at each command, in units of the action."""
+    imitation_steps: Annotated[int, msgspec.Meta(ge=0)] = 2_500
+    """Gradient steps of the policy towards the driver, on its demonstrations, before it learns."""
+    critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 2_000
+    """Gradient steps of the critics on the demonstrations, before the policy follows them."""
+    guided_share: Part = 0.6
+    """Share of training in which the driver's actions still guide the policy's, less and less."""
     environments: Count = 8
     """Environments that are stepped together."""
     episodes_per_scene: Count = 4
     """Episodes before an environment goes on to another layout and appearance."""
     updates_per_step: Positive = 0.5
     """Gradient steps for each command."""
-    batch_size: Count = 256
+    batch_size: Count = 128
     """Transitions of a gradient step."""
-    width: Count = 256
+    width: Count = 128
     """Units of each hidden layer, of the policy and of its two critics."""
     learning_rate: Positive = 1e-3
     """Adam's rate."""
-    discount: Part = 0.98
+    discount: Part = 0.95
     """Worth of a reward one command later."""
-    first_temperature: Positive = 0.005
+    first_temperature: Positive = 0.003
     """Worth of a nat of entropy at the beginning, in units of reward."""
+    target_entropy: float = -3.0
+    """Entropy that the temperature keeps, nats."""
     checkpoint_steps: Count = 5_000
     """Commands from one checkpoint to the next. Environments begin new episodes at each."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0

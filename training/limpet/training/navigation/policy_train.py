@@ -165,7 +165,8 @@ def _learn(
                 figures = learner.demonstrate(rng)
             else:
                 commands = min(config.checkpoint_steps, config.steps - done)
-                figures = learner.learn(commands, rng)
+                faded = done / (config.guided_share * config.steps) if config.guided_share else 1.0
+                figures = learner.learn(commands, rng, guidance=max(0.0, 1.0 - faded))
                 done += commands
             stage += 1
             log(done, figures)

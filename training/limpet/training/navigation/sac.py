@@ -19,10 +19,10 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from limpet.training.navigation.demonstrations import Demonstrators
 from limpet.training.navigation.environment import Observation, PointGoalEnv
 from limpet.training.navigation.policy import Actor
 from limpet.training.navigation.policy_config import PolicyConfig
+from limpet.training.navigation.teacher import Disturbance, Teacher
 
 Float32 = NDArray[np.float32]
 
@@ -38,6 +38,9 @@ class Fleet(VecEnv):
         inputs: The policy's inputs of observations. → (n, D)
         begin: Resets the environment of a place.
         size: D.
+
+    Attributes:
+        taught: What the teacher would have done in place of the last actions. (n, 2)
     """
 
     def __init__(
@@ -47,10 +50,11 @@ class Fleet(VecEnv):
         begin: Callable[[int], Observation],
         size: int,
     ) -> None:
-        self.envs, self._inputs, self._begin = envs, inputs, begin
+        self.envs, self._inputs, self._reset = envs, inputs, begin
+        self.teacher = Teacher(envs)
         space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         super().__init__(len(envs), space, envs[0].action_space)
-        self._actions: Float32 = np.zeros((len(envs), 2), np.float32)
+        self._actions = self.taught = np.zeros((len(envs), 2), np.float32)
         self._ends: list[dict[str, Any]] = []
 
     def reset(self) -> Float32:
@@ -60,7 +64,7 @@ class Fleet(VecEnv):
 
     def step_async(self, actions: Float32) -> None:
         """Takes the actions of the next step."""
-        self._actions = actions
+        self._actions, self.taught = actions, self.teacher.actions()
 
     def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Steps everywhere; where an episode ends the next one begins."""
@@ -81,6 +85,11 @@ class Fleet(VecEnv):
             infos[i]["terminal_observation"] = row
         dones = np.isin(np.arange(self.num_envs), list(last))
         return rows[: self.num_envs], rewards, dones, infos
+
+    def _begin(self, place: int) -> Observation:
+        observed = self._reset(place)
+        self.teacher.begin(place)
+        return observed
 
     def outcome(self) -> dict[str, float]:
         """Means over the episodes that have ended since `reset`."""
@@ -111,6 +120,68 @@ class Fleet(VecEnv):
         raise NotImplementedError
 
 
+class _GuidedSAC(SAC):
+    """Soft Actor-Critic whose actor also steps towards what a teacher would do.
+
+    The distance to the teacher is absolute, not squared: of two ways around an obstacle the median
+    is one of them, while the mean runs into it.
+
+    Attributes:
+        taught: The teacher's actions beside those of the replay buffer. (size, n, 2)
+        guidance: Weight of the teacher: factor of the rate of the steps towards it.
+        actor_rate: Factor of the actor's learning rate.
+    """
+
+    taught: Float32
+    guidance = 0.0
+    actor_rate = 1.0
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        buffer = self.replay_buffer
+        assert isinstance(buffer, ReplayBuffer)
+        self.buffer = buffer
+        self.taught = np.zeros_like(buffer.actions)
+        self.guide = torch.optim.Adam(self.actor.parameters(), fused=True)
+
+    def _store_transition(self, replay_buffer: ReplayBuffer, *args: Any, **kwargs: Any) -> None:
+        assert isinstance(self.env, Fleet)
+        self.taught[replay_buffer.pos] = self.env.taught
+        super()._store_transition(replay_buffer, *args, **kwargs)
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        super()._update_learning_rate(optimizers)
+        for group in self.actor.optimizer.param_groups:
+            group["lr"] *= self.actor_rate
+
+    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
+        """Descends, then follows the teacher."""
+        super().train(gradient_steps, batch_size)
+        if self.guidance > 0:
+            self.imitate(gradient_steps, batch_size, self.guidance)
+
+    def imitate(self, steps: int, batch_size: int, weight: float = 1.0) -> None:
+        """Steps of the actor towards the teacher.
+
+        Args:
+            steps: How many.
+            batch_size: States of each.
+            weight: Factor of the learning rate.
+        """
+        rate = self.lr_schedule(1.0) * weight
+        for group in self.guide.param_groups:
+            group["lr"] = rate
+        for _ in range(steps):
+            rows = torch.randint(self.buffer.pos, (batch_size,)).numpy()
+            places = torch.randint(self.n_envs, (batch_size,)).numpy()
+            seen = torch.from_numpy(self.buffer.observations[rows, places])
+            wanted = torch.from_numpy(self.taught[rows, places])
+            loss = (self.actor(seen, deterministic=True) - wanted).abs().mean()
+            self.guide.zero_grad()
+            loss.backward()
+            self.guide.step()
+
+
 class Learner:
     """A policy that learns in a fleet.
 
@@ -122,17 +193,18 @@ class Learner:
     def __init__(self, fleet: Fleet, config: PolicyConfig) -> None:
         self._fleet, self._config = fleet, config
         number = fleet.num_envs
-        self._sac = SAC(
+        self._sac = _GuidedSAC(
             "MlpPolicy",
             fleet,
             learning_rate=config.learning_rate,
-            buffer_size=config.demonstrated_steps + config.steps + number,
+            buffer_size=config.demonstrated_steps + config.steps + number * number,
             learning_starts=0,
             batch_size=config.batch_size,
             gamma=config.discount,
             train_freq=1,
             gradient_steps=max(1, round(config.updates_per_step * number)),
             ent_coef=f"auto_{config.first_temperature}",
+            target_entropy=config.target_entropy,
             policy_kwargs={
                 "net_arch": [config.width] * 2,
                 "optimizer_kwargs": {"fused": True},
@@ -142,54 +214,50 @@ class Learner:
         )
         self._sac.set_logger(configure(None, []))
 
-    @property
-    def _buffer(self) -> ReplayBuffer:
-        buffer = self._sac.replay_buffer
-        assert isinstance(buffer, ReplayBuffer)
-        return buffer
-
     def demonstrate(self, rng: np.random.Generator) -> dict[str, float]:
-        """Fills the replay buffer with what a hand-written driver does.
-
-        Args:
-            rng: Of its disturbances.
+        """The teacher drives and fills the replay buffer, the actor imitates it, the critics learn.
 
         Returns:
             Figures of its episodes.
         """
-        fleet, config = self._fleet, self._config
-        demonstrators = Demonstrators(fleet.envs, config.demonstration_noise, rng)
-        rows = fleet.reset()
-        demonstrators.begin(range(fleet.num_envs))
+        sac, fleet, config = self._sac, self._fleet, self._config
+        set_random_seed(int(rng.integers(2**31)))
+        disturb = Disturbance(fleet.num_envs, config.demonstration_noise, rng)
+        sac._last_obs = fleet.reset()
+        dones = np.zeros(fleet.num_envs, bool)
         for _ in range(config.demonstrated_steps // fleet.num_envs):
-            actions = demonstrators.actions()
+            actions = disturb(fleet.teacher.actions(), dones)
             fleet.step_async(actions)
             following, rewards, dones, infos = fleet.step_wait()
-            after = following.copy()
-            for i in np.flatnonzero(dones):
-                after[i] = infos[i]["terminal_observation"]
-            self._buffer.add(rows, after, actions, rewards, dones, infos)
-            demonstrators.begin(np.flatnonzero(dones))
-            rows = following
-        return fleet.outcome()
+            sac._store_transition(sac.buffer, actions, following, rewards, dones, infos)
+        outcome = fleet.outcome()
+        sac.imitate(config.imitation_steps, config.batch_size)
+        sac.actor_rate = 0.0  # a critic that knows nothing yet would undo what was imitated
+        sac.train(config.critic_steps, config.batch_size)
+        sac.actor_rate = 1.0
+        return outcome
 
-    def learn(self, commands: int, rng: np.random.Generator) -> dict[str, float]:
+    def learn(self, commands: int, rng: np.random.Generator, guidance: float) -> dict[str, float]:
         """Drives and descends, from new episodes on.
 
         Args:
             commands: Commands over all environments.
             rng: Seeds exploration and batches.
+            guidance: Weight of the teacher, 0 to 1.
 
         Returns:
             Figures of its episodes and of the last descents.
         """
+        sac = self._sac
         set_random_seed(int(rng.integers(2**31)))
-        self._sac.learn(commands, log_interval=commands)  # we log ourselves
-        figures = self._sac.logger.name_to_value
+        sac.guidance = guidance
+        sac.learn(commands, log_interval=commands)  # it would print: we log ourselves
+        figures = sac.logger.name_to_value
         wanted = ("critic_loss", "actor_loss", "ent_coef")
         return {
             **self._fleet.outcome(),
             **{name: float(figures[f"train/{name}"]) for name in wanted},
+            "guidance": guidance,
         }
 
     def copy_to(self, actor: Actor) -> None:
@@ -209,11 +277,10 @@ class Learner:
         for name, optimizer in self._optimizers().items():
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"{name}/{index}/{slot}": value for slot, value in slots.items()}
-        buffer = self._buffer
-        tensors |= {
-            f"buffer/{name}": torch.from_numpy(getattr(buffer, name)[: buffer.pos])
-            for name in BUFFERED
-        }
+        arrays = {name: getattr(self._sac.buffer, name) for name in BUFFERED}
+        arrays["taught"] = self._sac.taught
+        filled = self._sac.buffer.pos
+        tensors |= {f"buffer/{name}": torch.from_numpy(a[:filled]) for name, a in arrays.items()}
         return {name: value.detach().contiguous() for name, value in tensors.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -233,11 +300,11 @@ class Learner:
                     state.setdefault(int(index), {})[slot] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
-        buffer = self._buffer
+        buffer = self._sac.buffer
+        buffer.pos = len(tensors["buffer/taught"])
         for name in BUFFERED:
-            rows = tensors[f"buffer/{name}"].numpy()
-            getattr(buffer, name)[: len(rows)] = rows
-            buffer.pos = len(rows)
+            getattr(buffer, name)[: buffer.pos] = tensors[f"buffer/{name}"].numpy()
+        self._sac.taught[: buffer.pos] = tensors["buffer/taught"].numpy()
 
     def _networks(self) -> dict[str, Tensor]:
         named = {f"policy/{name}": value for name, value in self._sac.policy.state_dict().items()}
@@ -249,6 +316,7 @@ class Learner:
         assert sac.ent_coef_optimizer is not None
         return {
             "actor_optimizer": sac.actor.optimizer,
+            "guide": sac.guide,
             "critic_optimizer": sac.critic.optimizer,
             "temperature_optimizer": sac.ent_coef_optimizer,
         }

@@ -61,16 +61,20 @@ class Embedding:
 
 
 class Scan:
-    """A LiDAR all around: the oracle."""
+    """A LiDAR all around: the oracle. Of each `BEAMS` neighbouring beams the nearest counts."""
 
     needs: tuple[Sense, ...] = ("lidar",)
+    BEAMS = 3
 
     def __init__(self, lidar: Lidar) -> None:
-        self.features = lidar.beams
+        self.features = lidar.beams // self.BEAMS
 
     def __call__(self, seen: Sequence[Observation]) -> Tensor:
-        """How close each beam's obstacle is."""
-        return closeness(torch.from_numpy(np.stack([observed["lidar"] for observed in seen])))
+        """How close the obstacle in each sector is; the first sector looks ahead."""
+        ranges = np.stack([observed["lidar"] for observed in seen])
+        ahead = np.roll(ranges, self.BEAMS // 2, axis=1)
+        nearest = ahead[:, : self.features * self.BEAMS].reshape(len(seen), -1, self.BEAMS)
+        return closeness(torch.from_numpy(nearest.min(axis=2)))
 
 
 class Nothing:
