@@ -5,7 +5,8 @@
 
 Every arm is trained alike (`PolicyConfig`'s defaults), in appearances that its encoder never saw,
 and drives the same episodes in layouts and appearances that nothing was trained in. Arms differ in
-what they drive by: the LiDAR (oracle), nothing (blind), or a frozen encoder; DIR holds a RUN for
+what they drive by: the LiDAR (oracle), nothing (blind), a frozen encoder, or an image encoder
+trained along (end to end, with fewer commands); DIR holds a RUN for
 each encoder, named as its arm. An arm is skipped, and said to be missing, until its RUN is there.
 
 Cells (arm × seed) and their evaluations are kept under --cache, so the command goes on where it
@@ -45,9 +46,15 @@ from limpet.training.run import WEIGHTS, write_whole
 
 SEEDS: dict[str, int] = {
     "oracle": 3, "blind": 1, "random": 1, "ours": 3, "simclr": 3, "fixed": 1, "autoencoder": 1,
+    "end_to_end": 1,
 }  # fmt: skip
 """Seeds of each arm, in the order of training."""
-SENSES: dict[str, SenseName] = {"oracle": "lidar", "blind": "nothing"}
+SENSES: dict[str, SenseName] = {"oracle": "lidar", "blind": "nothing", "end_to_end": "pixels"}
+CHANGES: dict[str, dict[str, int]] = {
+    # A replay buffer of images, and gradients through two convolutional networks, take their toll.
+    "end_to_end": {"steps": 20_000, "demonstrated_steps": 10_000, "checkpoint_steps": 10_000},
+}
+"""Where an arm is not trained as the others."""
 TASKS = {"unseen": UNSEEN, "held_out": HELD_OUT}
 
 
@@ -79,6 +86,7 @@ def cell(
 ) -> dict[str, Evaluation]:
     """Trains and evaluates one cell, or takes what is there."""
     config = PolicyConfig(sense=SENSES.get(arm, "embedding"), seed=seed)
+    config = msgspec.structs.replace(config, **CHANGES.get(arm, {}))
     library = SceneLibrary(options.textures, painted=2 * config.environments)
     if not (folder / FOLDER / RECORD).exists():
         train_policy(folder, config, encoder, resume=True, library=library)

@@ -122,3 +122,15 @@ def test_a_policy_learns_on_a_frozen_encoder(tmp_path: Path, scenes: SceneLibrar
 def test_a_blind_policy_has_no_features(tmp_path: Path, scenes: SceneLibrary) -> None:
     config = msgspec.structs.replace(TINY, sense="nothing", steps=24)
     assert train_policy(tmp_path, config, library=scenes).features == 0
+
+
+def test_a_policy_can_learn_to_see_as_well(tmp_path: Path, scenes: SceneLibrary) -> None:
+    config = msgspec.structs.replace(TINY, sense="pixels", steps=8, demonstrated_steps=8)
+    actor = train_policy(tmp_path, config, library=scenes)
+    read = read_actor(tmp_path / "policy" / WEIGHTS)
+    assert weights(read) == weights(actor)
+    inputs = torch.randn(2, actor.inputs_size)
+    with torch.no_grad():
+        driven = read.act(inputs)
+        inputs[:, : actor.features] = 0.0
+        assert not torch.equal(driven, read.act(inputs))

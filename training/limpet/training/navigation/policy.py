@@ -31,6 +31,35 @@ CONDITIONED = 6
 """Inputs beside the features: four of the goal, two of the motion."""
 
 
+class Eyes(nn.Module):
+    """An image encoder that is trained with the policy, end to end: the control.
+
+    It takes and gives whole rows of inputs: the features are `SIDE` × `SIDE` pixels, which become
+    `EMBEDDING` features; goal and motion pass. (n, 3 SIDE² + 6) → (n, 128 + 6)
+    """
+
+    SIDE = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 16, 5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * (self.SIDE // 8) ** 2, EMBEDDING),
+            nn.ReLU(),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Features of the image beside what the rest of the row says."""
+        image = inputs[:, :-CONDITIONED].reshape(-1, 3, self.SIDE, self.SIDE)
+        return torch.cat([self.layers(image), inputs[:, -CONDITIONED:]], dim=1)
+
+
 class Actor(nn.Module):
     """A two-layer perceptron that drives: the mean of a squashed Gaussian policy, in SI units.
 
@@ -38,15 +67,16 @@ class Actor(nn.Module):
         features: F.
         width: Units of each hidden layer.
         robot: Whose largest speeds an action is a share of.
+        eyes: What the features go through first, where they are pixels.
     """
 
     speeds: Tensor
 
-    def __init__(self, features: int, width: int, robot: Robot) -> None:
+    def __init__(self, features: int, width: int, robot: Robot, eyes: Eyes | None = None) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.eyes = features, eyes
         self.layers = nn.Sequential(
-            nn.Linear(features + CONDITIONED, width),
+            nn.Linear((features if eyes is None else EMBEDDING) + CONDITIONED, width),
             nn.ReLU(),
             nn.Linear(width, width),
             nn.ReLU(),
@@ -78,7 +108,8 @@ class Actor(nn.Module):
 
     def act(self, inputs: Tensor) -> Tensor:
         """The environment's action, each within ±1. (n, D) → (n, 2)"""
-        a: Tensor = torch.tanh(self.layers(inputs))
+        seen = inputs if self.eyes is None else self.eyes(inputs)
+        a: Tensor = torch.tanh(self.layers(seen))
         return a
 
 
@@ -125,7 +156,11 @@ def read_actor(path: Path) -> Actor:
         weights = load(path.read_bytes())
         width, inputs = weights["layers.0.weight"].shape
         speed, turn_rate = weights["speeds"].tolist()
-        actor = Actor(inputs - CONDITIONED, width, Robot(speed=speed, turn_rate=turn_rate))
+        robot = Robot(speed=speed, turn_rate=turn_rate)
+        if any(name.startswith("eyes.") for name in weights):
+            actor = Actor(3 * Eyes.SIDE**2, width, robot, Eyes())
+        else:
+            actor = Actor(inputs - CONDITIONED, width, robot)
         actor.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} holds no policy: {error}", "train the policy again") from error

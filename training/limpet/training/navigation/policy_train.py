@@ -29,7 +29,7 @@ from limpet.contracts.errors import DataError, UsageError
 from limpet.training.metrics_log import metrics_log
 from limpet.training.navigation.encoder import Encoder, load_encoder
 from limpet.training.navigation.environment import Observation, PointGoalEnv
-from limpet.training.navigation.policy import Actor, write_actor
+from limpet.training.navigation.policy import Actor, Eyes, write_actor
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.sac import Fleet, Learner
 from limpet.training.navigation.scenes import SceneLibrary
@@ -126,7 +126,8 @@ def train_policy(
     if library is None:
         library = SceneLibrary(textures, painted=2 * config.environments)
     envs = [PointGoalEnv(task, library=library) for _ in range(config.environments)]
-    actor = Actor(perceive.features, config.width, task.robot)
+    eyes = Eyes() if config.sense == "pixels" else None
+    actor = Actor(perceive.features, config.width, task.robot, eyes)
     schedule = Schedule(envs, config)
     fleet = Fleet(
         envs, lambda seen: inputs_of(actor, perceive, seen), schedule.begin, actor.inputs_size
@@ -171,7 +172,8 @@ def _learn(
             stage += 1
             log(done, figures)
             _save(folder / CHECKPOINT, identity, stage, learner)
-            report(done, f"success {figures['success']:.2f}")
+            if done:
+                report(done, f"success {figures['success']:.2f}")
     return figures
 
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from limpet.training.navigation.environment import Observation, PointGoalEnv
-from limpet.training.navigation.policy import Actor
+from limpet.training.navigation.policy import CONDITIONED, EMBEDDING, Actor, Eyes
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.teacher import Disturbance, Teacher
 
@@ -40,7 +41,8 @@ class Fleet(VecEnv):
         size: D.
 
     Attributes:
-        taught: What the teacher would have done in place of the last actions. (n, 2)
+        hint: What the teacher would do now. (n, 2)
+        taught: What it would have done in place of the last actions. (n, 2)
     """
 
     def __init__(
@@ -51,20 +53,22 @@ class Fleet(VecEnv):
         size: int,
     ) -> None:
         self.envs, self._inputs, self._reset = envs, inputs, begin
-        self.teacher = Teacher(envs)
+        self._teacher = Teacher(envs)
         space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         super().__init__(len(envs), space, envs[0].action_space)
-        self._actions = self.taught = np.zeros((len(envs), 2), np.float32)
+        self._actions = self.hint = self.taught = np.zeros((len(envs), 2), np.float32)
         self._ends: list[dict[str, Any]] = []
 
     def reset(self) -> Float32:
         """Begins an episode everywhere."""
         self._ends = []
-        return self._inputs([self._begin(i) for i in range(self.num_envs)]).numpy()
+        rows = self._inputs([self._begin(i) for i in range(self.num_envs)]).numpy()
+        self.hint = self._teacher.actions()
+        return rows
 
     def step_async(self, actions: Float32) -> None:
         """Takes the actions of the next step."""
-        self._actions, self.taught = actions, self.teacher.actions()
+        self._actions, self.taught = actions, self.hint
 
     def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
         """Steps everywhere; where an episode ends the next one begins."""
@@ -83,12 +87,13 @@ class Fleet(VecEnv):
         rows = self._inputs([*seen, *last.values()]).numpy()
         for i, row in zip(last, rows[self.num_envs :], strict=True):
             infos[i]["terminal_observation"] = row
+        self.hint = self._teacher.actions()
         dones = np.isin(np.arange(self.num_envs), list(last))
         return rows[: self.num_envs], rewards, dones, infos
 
     def _begin(self, place: int) -> Observation:
         observed = self._reset(place)
-        self.teacher.begin(place)
+        self._teacher.begin(place)
         return observed
 
     def outcome(self) -> dict[str, float]:
@@ -118,6 +123,18 @@ class Fleet(VecEnv):
     def env_method(self, method_name: str, *args: Any, **kwargs: Any) -> NoReturn:
         """Nobody needs it."""
         raise NotImplementedError
+
+
+class _Seeing(BaseFeaturesExtractor):
+    """`Eyes` as Stable-Baselines3 wants them; policy and critics have their own."""
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__(space, EMBEDDING + CONDITIONED)
+        self.eyes = Eyes()
+
+    def forward(self, observations: Tensor) -> Tensor:
+        seen: Tensor = self.eyes(observations)
+        return seen
 
 
 class _GuidedSAC(SAC):
@@ -208,6 +225,7 @@ class Learner:
             policy_kwargs={
                 "net_arch": [config.width] * 2,
                 "optimizer_kwargs": {"fused": True},
+                **({"features_extractor_class": _Seeing} if config.sense == "pixels" else {}),
             },
             seed=config.seed,
             device="cpu",
@@ -226,7 +244,7 @@ class Learner:
         sac._last_obs = fleet.reset()
         dones = np.zeros(fleet.num_envs, bool)
         for _ in range(config.demonstrated_steps // fleet.num_envs):
-            actions = disturb(fleet.teacher.actions(), dones)
+            actions = disturb(fleet.hint, dones)
             fleet.step_async(actions)
             following, rewards, dones, infos = fleet.step_wait()
             sac._store_transition(sac.buffer, actions, following, rewards, dones, infos)
@@ -270,6 +288,9 @@ class Learner:
         own = [module for module in actor.layers if isinstance(module, nn.Linear)]
         for source, target in zip(layers, own, strict=True):
             target.load_state_dict(source.state_dict())
+        if actor.eyes is not None:
+            assert isinstance(learnt.features_extractor, _Seeing)
+            actor.eyes.load_state_dict(learnt.features_extractor.eyes.state_dict())
 
     def state(self) -> dict[str, Tensor]:
         """Everything that learning changes: networks, optimisers, replay buffer."""

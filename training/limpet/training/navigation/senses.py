@@ -1,4 +1,4 @@
-"""What a policy perceives of an observation: an embedding, a LiDAR scan, or nothing.
+"""What a policy perceives of an observation: an embedding, a LiDAR scan, nothing, or pixels.
 
 A perception turns the observations of several environments into features at once, so that an
 encoder runs one batch for all of them. Its features are final: the encoder stays frozen, and a
@@ -15,13 +15,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from limpet.contracts.errors import UsageError
-from limpet.contracts.images import normalize
+from limpet.contracts.images import ImagePreprocessing, normalize
 from limpet.training.navigation.camera import Lidar
 from limpet.training.navigation.encoder import Encoder
 from limpet.training.navigation.environment import Observation, Sense
-from limpet.training.navigation.policy import Actor, closeness, unit_size
+from limpet.training.navigation.policy import Actor, Eyes, closeness, unit_size
 from limpet.training.navigation.policy_config import PolicyConfig
 
 
@@ -88,6 +89,26 @@ class Nothing:
         return torch.empty(len(seen), 0)
 
 
+class Pixels:
+    """The image itself, halved until it is small: for a policy that learns to see as well.
+
+    Args:
+        how: What an image goes through first.
+    """
+
+    needs: tuple[Sense, ...] = ("image",)
+    features = 3 * Eyes.SIDE**2
+
+    def __init__(self, how: ImagePreprocessing) -> None:
+        self._how = how
+
+    def __call__(self, seen: Sequence[Observation]) -> Tensor:
+        """Rows of pixels, each the mean of those it covers."""
+        images = normalize(np.stack([observed["image"] for observed in seen]), self._how)
+        small = functional.adaptive_avg_pool2d(torch.from_numpy(images), Eyes.SIDE)
+        return small.flatten(1)
+
+
 def perception(config: PolicyConfig, encoder: Encoder | None) -> Perception:
     """The perception that a configuration names.
 
@@ -98,6 +119,8 @@ def perception(config: PolicyConfig, encoder: Encoder | None) -> Perception:
         return Scan(config.task.lidar)
     if config.sense == "nothing":
         return Nothing()
+    if config.sense == "pixels":
+        return Pixels(ImagePreprocessing())
     if encoder is None:
         raise UsageError("a policy that drives by embedding needs an encoder", "train one first")
     return Embedding(encoder)
