@@ -1,13 +1,13 @@
 """How well policies drive in unseen layouts and appearances: ours against controls.
 
     python -m tests.benchmarks.navigation_policy --textures ../shared/data/textures \
-        --encoders DIR --json tests/benchmarks/results/navigation.json
+        --encoder ours=RUN simclr=RUN … --json tests/benchmarks/results/navigation.json
 
 Every arm is trained alike (`PolicyConfig`'s defaults), in appearances that its encoder never saw,
 and drives the same episodes in layouts and appearances that nothing was trained in. Arms differ in
 what they drive by: the LiDAR (oracle), nothing (blind), a frozen encoder, or an image encoder
-trained along (end to end, with fewer commands); DIR holds a RUN for
-each encoder, named as its arm. An arm is skipped, and said to be missing, until its RUN is there.
+trained along (end to end, with fewer commands). An arm without a finished RUN of its encoder is
+skipped, and said to be missing.
 
 Cells (arm × seed) and their evaluations are kept under --cache, so the command goes on where it
 stopped; --train ARM … limits what is trained, the table always shows all that is there.
@@ -46,9 +46,11 @@ from limpet.training.run import WEIGHTS, write_whole
 
 SEEDS: dict[str, int] = {
     "oracle": 3, "blind": 1, "random": 1, "ours": 3, "simclr": 3, "fixed": 1, "autoencoder": 1,
+    "ours_short": 1,
     "end_to_end": 1,
 }  # fmt: skip
-"""Seeds of each arm, in the order of training."""
+"""Seeds of each arm, in the order of training. `ours_short` is ours with as many steps of its
+encoder as the other controls have."""
 SENSES: dict[str, SenseName] = {"oracle": "lidar", "blind": "nothing", "end_to_end": "pixels"}
 CHANGES: dict[str, dict[str, int]] = {
     # A replay buffer of images, and gradients through two convolutional networks, take their toll.
@@ -58,15 +60,15 @@ CHANGES: dict[str, dict[str, int]] = {
 TASKS = {"unseen": UNSEEN, "held_out": HELD_OUT}
 
 
-def encoder_of(arm: str, encoders: Path | None) -> Encoder | None:
+def encoder_of(arm: str, runs: dict[str, Path]) -> Encoder | None:
     """The frozen encoder of an arm, None for one without; FileNotFoundError where it is missing."""
     if arm in SENSES:
         return None
     if arm == "random":
         return Encoder(NavigationConfig()).eval()
-    if encoders is None or not (encoders / arm / WEIGHTS).exists():
-        raise FileNotFoundError(f"no RUN {arm} in {encoders}")
-    return load_encoder(encoders / arm)
+    if arm not in runs or not (runs[arm] / WEIGHTS).exists():
+        raise FileNotFoundError(f"{arm}: no RUN given that is finished")
+    return load_encoder(runs[arm])
 
 
 def digest(encoder: Encoder | None) -> str:
@@ -148,7 +150,7 @@ def main() -> None:
     """Trains what is missing, prints a table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--textures", type=Path, help="folder of images for appearances")
-    parser.add_argument("--encoders", type=Path, help="folder with a RUN for each encoder")
+    parser.add_argument("--encoder", nargs="*", metavar="ARM=RUN", default=[])
     parser.add_argument(
         "--cache", type=Path, default=Path("~/.cache/limpet/navigation").expanduser()
     )
@@ -157,11 +159,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, dest="json_file")
     parser.add_argument("--picture", type=Path, help="PNG of trips of `ours`, or of the oracle")
     options = parser.parse_args()
+    runs = {arm: Path(run) for arm, _, run in (item.partition("=") for item in options.encoder)}
     cells: dict[str, list[dict[str, Evaluation]]] = {}
     missing = []
     for arm, seeds in SEEDS.items():
         try:
-            encoder = encoder_of(arm, options.encoders)
+            encoder = encoder_of(arm, runs)
         except FileNotFoundError as error:
             missing.append(str(error))
             continue
