@@ -161,16 +161,17 @@ def main() -> None:
     options = parser.parse_args()
     runs = {arm: Path(run) for arm, _, run in (item.partition("=") for item in options.encoder)}
     cells: dict[str, list[dict[str, Evaluation]]] = {}
-    missing = []
-    for arm, seeds in SEEDS.items():
+    encoders, missing = {}, []
+    for arm in SEEDS:
         try:
-            encoder = encoder_of(arm, runs)
+            encoders[arm] = encoder_of(arm, runs)
         except FileNotFoundError as error:
             missing.append(str(error))
-            continue
-        for seed in range(seeds):
+    for seed in range(max(SEEDS.values())):  # the first seed of every arm before the second of any
+        for arm, encoder in encoders.items():
             folder = options.cache / f"policy-{arm}{digest(encoder)}-{seed}"
-            if arm in options.train or all((folder / f"{name}.json").exists() for name in TASKS):
+            there = all((folder / f"{name}.json").exists() for name in TASKS)
+            if seed < SEEDS[arm] and (there or arm in options.train):
                 cells.setdefault(arm, []).append(cell(folder, arm, seed, encoder, options))
                 show(cells)
     report = {

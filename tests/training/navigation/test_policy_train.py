@@ -74,11 +74,11 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     learn = Learner.learn
 
     def killed(
-        self: Learner, commands: int, rng: np.random.Generator, guidance: float
+        self: Learner, commands: int, rng: np.random.Generator, progress: float
     ) -> dict[str, float]:
         if rng.bit_generator.seed_seq.entropy == [TINY.seed, 2]:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
-        return learn(self, commands, rng, guidance)
+        return learn(self, commands, rng, progress)
 
     monkeypatch.setattr(Learner, "learn", killed)
     with pytest.raises(KeyboardInterrupt):

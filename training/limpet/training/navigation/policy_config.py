@@ -32,11 +32,13 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Gradient steps of the policy towards the driver, on its demonstrations, before it learns."""
     critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 2_000
     """Gradient steps of the critics on the demonstrations, before the policy follows them."""
-    guided_share: Part = 0.6
-    """Share of training in which the driver's actions still guide the policy's, less and less."""
+    guided_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
+    """Share of training in which the driver guides the policy less and less."""
+    least_guidance: Part = 0.1
+    """Weight of its guidance from then on; it begins with 1."""
     environments: Count = 8
     """Environments that are stepped together."""
-    episodes_per_scene: Count = 4
+    episodes_per_scene: Count = 6
     """Episodes before an environment goes on to another layout and appearance."""
     updates_per_step: Positive = 0.5
     """Gradient steps for each command."""
@@ -50,8 +52,9 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Worth of a reward one command later."""
     first_temperature: Positive = 0.003
     """Worth of a nat of entropy at the beginning, in units of reward."""
-    target_entropy: float = -3.0
-    """Entropy that the temperature keeps, nats."""
+    target_entropy: tuple[float, float] = (-3.0, -6.0)
+    """Entropy that the temperature keeps, nats, at the beginning and at the end: towards the end
+    the policy has to do without noise, as on a robot."""
     checkpoint_steps: Count = 5_000
     """Commands from one checkpoint to the next. Environments begin new episodes at each."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0

@@ -23,7 +23,7 @@ from limpet.training.threads import one_thread
 
 UNSEEN = PointGoalConfig(layouts=(5000, 5100), appearance_set="test", appearances=10)
 """What figures to report come from: neither layouts nor appearances were ever trained in."""
-HELD_OUT = PointGoalConfig(layouts=(4000, 4100), appearance_set="policy", appearances=10)
+HELD_OUT = PointGoalConfig(layouts=(4000, 4040), appearance_set="policy", appearances=10)
 """What anything is chosen by: layouts of its own, appearances of the policy's training."""
 
 RESAMPLES = 2000

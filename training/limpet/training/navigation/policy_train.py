@@ -166,8 +166,7 @@ def _learn(
                 figures = learner.demonstrate(rng)
             else:
                 commands = min(config.checkpoint_steps, config.steps - done)
-                faded = done / (config.guided_share * config.steps) if config.guided_share else 1.0
-                figures = learner.learn(commands, rng, guidance=max(0.0, 1.0 - faded))
+                figures = learner.learn(commands, rng, progress=done / config.steps)
                 done += commands
             stage += 1
             log(done, figures)

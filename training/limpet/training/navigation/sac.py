@@ -166,6 +166,18 @@ class _GuidedSAC(SAC):
         self.taught[replay_buffer.pos] = self.env.taught
         super()._store_transition(replay_buffer, *args, **kwargs)
 
+    def _sample_action(self, *args: Any, **kwargs: Any) -> tuple[Float32, Float32]:
+        """Every second environment is driven by the mean, as robots are.
+
+        Where the mean alone would stand still (before a wall, say) noise soon helps a sampled
+        action out, so that nothing would be learnt of such places.
+        """
+        actions, buffered = super()._sample_action(*args, **kwargs)
+        assert isinstance(self._last_obs, np.ndarray)
+        mean, _ = self.predict(self._last_obs[::2], deterministic=True)
+        actions[::2] = buffered[::2] = mean
+        return actions, buffered
+
     def _update_learning_rate(self, optimizers: Any) -> None:
         super()._update_learning_rate(optimizers)
         for group in self.actor.optimizer.param_groups:
@@ -221,7 +233,7 @@ class Learner:
             train_freq=1,
             gradient_steps=max(1, round(config.updates_per_step * number)),
             ent_coef=f"auto_{config.first_temperature}",
-            target_entropy=config.target_entropy,
+            target_entropy=config.target_entropy[0],
             policy_kwargs={
                 "net_arch": [config.width] * 2,
                 "optimizer_kwargs": {"fused": True},
@@ -255,27 +267,29 @@ class Learner:
         sac.actor_rate = 1.0
         return outcome
 
-    def learn(self, commands: int, rng: np.random.Generator, guidance: float) -> dict[str, float]:
+    def learn(self, commands: int, rng: np.random.Generator, progress: float) -> dict[str, float]:
         """Drives and descends, from new episodes on.
 
         Args:
             commands: Commands over all environments.
             rng: Seeds exploration and batches.
-            guidance: Weight of the teacher, 0 to 1.
+            progress: Share of training that is done.
 
         Returns:
             Figures of its episodes and of the last descents.
         """
-        sac = self._sac
+        sac, config = self._sac, self._config
         set_random_seed(int(rng.integers(2**31)))
-        sac.guidance = guidance
+        first, last = config.target_entropy
+        sac.target_entropy = first + (last - first) * progress
+        sac.guidance = max(config.least_guidance, 1.0 - progress / config.guided_share)
         sac.learn(commands, log_interval=commands)  # it would print: we log ourselves
         figures = sac.logger.name_to_value
         wanted = ("critic_loss", "actor_loss", "ent_coef")
         return {
             **self._fleet.outcome(),
             **{name: float(figures[f"train/{name}"]) for name in wanted},
-            "guidance": guidance,
+            "guidance": sac.guidance,
         }
 
     def copy_to(self, actor: Actor) -> None:
