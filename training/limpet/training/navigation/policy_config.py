@@ -19,9 +19,9 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     sense: SenseName = "embedding"
     """What it drives by."""
-    task: PointGoalConfig = PointGoalConfig(layouts=(1000, 1400))
+    task: PointGoalConfig = PointGoalConfig(layouts=(1000, 1400), contact_reward=-0.3)
     """Where it trains: layouts, appearances, rewards. What is observed follows from `sense`."""
-    steps: Annotated[int, msgspec.Meta(ge=0)] = 40_000
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 60_000
     """Commands that the policy gives while it learns, over all environments; 0 trains none."""
     demonstrated_steps: Annotated[int, msgspec.Meta(ge=0)] = 20_000
     """Commands of the hand-written LiDAR driver that fill the replay buffer before."""
@@ -32,9 +32,9 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Gradient steps of the policy towards the driver, on its demonstrations, before it learns."""
     critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 2_000
     """Gradient steps of the critics on the demonstrations, before the policy follows them."""
-    guided_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
+    guided_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.15
     """Share of training in which the driver guides the policy less and less."""
-    least_guidance: Part = 0.1
+    least_guidance: Part = 0.0
     """Weight of its guidance from then on; it begins with 1."""
     environments: Count = 8
     """Environments that are stepped together."""
@@ -48,11 +48,11 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Units of each hidden layer, of the policy and of its two critics."""
     learning_rate: Positive = 1e-3
     """Adam's rate."""
-    discount: Part = 0.95
+    discount: Part = 0.97
     """Worth of a reward one command later."""
     first_temperature: Positive = 0.003
     """Worth of a nat of entropy at the beginning, in units of reward."""
-    target_entropy: tuple[float, float] = (-3.0, -6.0)
+    target_entropy: tuple[float, float] = (-2.0, -5.0)
     """Entropy that the temperature keeps, nats, at the beginning and at the end: towards the end
     the policy has to do without noise, as on a robot."""
     checkpoint_steps: Count = 5_000
