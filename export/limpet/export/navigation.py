@@ -1,4 +1,5 @@
-"""What an image encoder's bundle says of it, and golden data that PyTorch computed.
+"""What the bundle of an image encoder, with its policy if it has one, says of it, and golden data
+that PyTorch computed.
 
 Dimension legend: m images, H rows, W columns.
 """
@@ -8,25 +9,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import DataError, TensorError
 from limpet.contracts.golden import PREPARED, Golden
 from limpet.contracts.images import check_image, preprocess, resize_area
-from limpet.contracts.manifest import SCHEMA_VERSION, Manifest, NavigationDecoding, Precision
+from limpet.contracts.manifest import (
+    SCHEMA_VERSION,
+    ActionDecoding,
+    Manifest,
+    NavigationDecoding,
+    Precision,
+    Provenance,
+)
 from limpet.contracts.tensors import TensorSpec
 from limpet.export.graph import OPSET
 from limpet.export.provenance import provenance_of, weights_digest
 from limpet.export.runs import torch_run
 from limpet.training.navigation.encoder import Encoder, load_encoder_run
+from limpet.training.navigation.policy import NavigationModel
+from limpet.training.navigation.policy_train import Policy, load_policy
 from limpet.training.run import SAMPLE, RunRecord
 
 EMBEDDING_COSINE = 0.9999
 """Smallest cosine of an embedding with the one that PyTorch computed."""
 PREPARED_TOLERANCE = 1e-3
 """Largest difference of a prepared image: a sixteenth of a shade of grey at the default scale."""
+ACTION_TOLERANCE = 1e-3
+"""Largest difference of an action, m/s and rad/s: far below what a drive can follow."""
 GOLDEN_IMAGES = 4
 """Images of the training data in the golden data."""
 CAMERA_ROWS, CAMERA_COLUMNS = 48, 64
@@ -36,41 +50,72 @@ since a bundle carries them and what they become."""
 
 @dataclass(frozen=True)
 class NavigationRun:
-    """A finished RUN of an image encoder."""
+    """A finished RUN of an image encoder.
+
+    Attributes:
+        path: The folder.
+        encoder: Its encoder.
+        record: Its record.
+        policy: The policy that was trained on the encoder; None where none was.
+    """
 
     path: Path
     encoder: Encoder
     record: RunRecord
+    policy: Policy | None
 
     @property
-    def module(self) -> Encoder:
+    def module(self) -> nn.Module:
         """What becomes the graph."""
-        return self.encoder
+        if self.policy is None:
+            return self.encoder
+        return NavigationModel(self.encoder, self.policy.actor).eval()
 
     def manifest(self, name: str, precision: Precision) -> Manifest:
         """The bundle's manifest."""
         config = self.encoder.config
-        shape: list[int | str] = ["batch", 3, config.image.height, config.image.width]
+
+        def tensor(name: str, *shape: int, unit: str = "") -> TensorSpec:
+            return TensorSpec(name=name, dtype="float32", shape=["batch", *shape], unit=unit)
+
+        image = tensor("image", 3, config.image.height, config.image.width, unit="1")
+        embedding = tensor("embedding", config.embedding, unit="1")
+        inputs, outputs = [image], [msgspec.structs.replace(embedding, range=(-1.0, 1.0))]
+        action = None
+        if self.policy is not None:
+            # Units differ within a row: `ActionDecoding` says which.
+            inputs += [tensor("goal", 3), tensor("proprioception", 2)]
+            outputs += [tensor("action", 2)]
+            speed, turn_rate = self.policy.actor.speeds.tolist()
+            action = ActionDecoding(largest_speed=speed, largest_turn_rate=turn_rate)
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=name,
             kind="navigation",
             space_id=weights_digest(self.encoder),
-            inputs=[TensorSpec(name="image", dtype="float32", shape=shape, unit="1")],
-            outputs=[
-                TensorSpec(
-                    name="embedding",
-                    dtype="float32",
-                    shape=["batch", config.embedding],
-                    unit="1",
-                    range=(-1.0, 1.0),
-                )
-            ],
+            inputs=inputs,
+            outputs=outputs,
             preprocessing=config.image,
-            decoding=NavigationDecoding(embedding="embedding"),
+            decoding=NavigationDecoding(embedding="embedding", action=action),
             precision=precision,
             opset=OPSET,
-            provenance=provenance_of(self.record),
+            provenance=self._provenance(),
+        )
+
+    def _provenance(self) -> Provenance:
+        found = provenance_of(self.record)
+        if self.policy is None:
+            return found
+        record = self.policy.record
+        return msgspec.structs.replace(
+            found,
+            configuration={**found.configuration, "policy": msgspec.to_builtins(record.config)},
+            metrics={
+                **found.metrics,
+                **{f"policy training: {name}": value for name, value in record.figures.items()},
+                **record.metrics,
+            },
+            versions={**record.versions, **found.versions},
         )
 
     def golden(self, manifest: Manifest) -> Golden:
@@ -85,10 +130,21 @@ class NavigationRun:
         extreme[1] = 255
         images = np.concatenate([raw, extreme])
         inputs = {"image": np.stack([preprocess(image, how) for image in images])}
+        tolerances = {"embedding cosine": EMBEDDING_COSINE, PREPARED: PREPARED_TOLERANCE}
+        if self.policy is not None:
+            distance_m, bearing = (
+                np.linspace(0.4, 6.0, len(images)),
+                np.linspace(-2, 2, len(images)),
+            )
+            goal = np.stack([distance_m, np.cos(bearing), np.sin(bearing)], axis=1)
+            share = np.linspace(0.0, 1.0, len(images))[:, None]
+            driven = share * self.policy.actor.speeds.numpy()
+            inputs |= {"goal": goal.astype(np.float32), "proprioception": driven.astype(np.float32)}
+            tolerances["action"] = ACTION_TOLERANCE
         return Golden(
             inputs=inputs,
-            outputs=torch_run(self.encoder, manifest)(inputs),
-            tolerances={"embedding cosine": EMBEDDING_COSINE, PREPARED: PREPARED_TOLERANCE},
+            outputs=torch_run(self.module, manifest)(inputs),
+            tolerances=tolerances,
             images=images,
         )
 
@@ -97,9 +153,10 @@ def open_navigation_run(path: Path) -> NavigationRun:
     """Opens a RUN.
 
     Raises:
-        DataError: No finished RUN of an image encoder, or damaged weights.
+        DataError: No finished RUN of an image encoder, damaged weights, or a policy whose training
+            was interrupted or that does not drive by the encoder.
     """
-    return NavigationRun(path, *load_encoder_run(path))
+    return NavigationRun(path, *load_encoder_run(path), load_policy(path))
 
 
 def read_images(path: Path) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ from limpet.contracts.errors import DataError, UsageError
 from limpet.training.metrics_log import metrics_log
 from limpet.training.navigation.encoder import Encoder, load_encoder
 from limpet.training.navigation.environment import Observation, PointGoalEnv
-from limpet.training.navigation.policy import Actor, Eyes, write_actor
+from limpet.training.navigation.policy import EMBEDDING, Actor, Eyes, read_actor, write_actor
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.sac import Fleet, Learner
 from limpet.training.navigation.scenes import SceneLibrary
@@ -50,12 +51,48 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         figures: The last figures of learning.
         seconds: How long the last uninterrupted part of training took.
         versions: Of Python and libraries.
+        metrics: What it was measured to do since; the name says where.
     """
 
     config: PolicyConfig
     figures: dict[str, float]
     seconds: float
     versions: dict[str, str]
+    metrics: dict[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A trained policy and its record."""
+
+    actor: Actor
+    record: PolicyRecord
+
+
+def load_policy(run: Path | str) -> Policy | None:
+    """Loads the policy that drives by a RUN's encoder; None where none was trained.
+
+    Raises:
+        DataError: Its training was interrupted, it drives by something else, or it is damaged.
+    """
+    folder = Path(run) / FOLDER
+    if not (folder / RECORD).exists():
+        if (folder / CHECKPOINT).exists():
+            raise DataError(
+                f"{folder} holds an interrupted training", "resume it, or remove the folder"
+            )
+        return None
+    actor = read_actor(folder / WEIGHTS)
+    try:
+        record = msgspec.json.decode((folder / RECORD).read_bytes(), type=PolicyRecord)
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataError(f"{folder / RECORD} cannot be read: {error}", "train again") from error
+    if record.config.sense != "embedding" or actor.features != EMBEDDING:
+        raise DataError(
+            f"{folder} drives by {record.config.sense}, wanted an encoder's embedding",
+            'train it with sense = "embedding"',
+        )
+    return Policy(actor, record)
 
 
 class Schedule:
