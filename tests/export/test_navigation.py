@@ -193,12 +193,13 @@ def test_evaluate_measures_run_and_bundle_alike_beside_the_controls(
     ]
     assert list(reports[0]) == [
         "model", "source", "name", "engine", "data", "poses", "views", "embedding", "random",
-        "pixels",
+        "pixels", "driving",
     ]  # fmt: skip
     assert [report["source"] for report in reports] == ["run", "bundle"]
     for name, value in reports[0]["embedding"].items():
         assert reports[1]["embedding"][name] == pytest.approx(value, abs=1e-3)
     assert reports[0]["random"] == reports[1]["random"]
+    assert reports[0]["driving"] is None
     page = tmp_path / "neighbours.png"
     done = limpet(
         capsys, "evaluate", "navigation", bundle.path, "--data", data, "--neighbours", page

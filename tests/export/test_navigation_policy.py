@@ -113,6 +113,18 @@ def test_the_bundle_is_verified(bundle: Bundle, capsys: pytest.CaptureFixture[st
     assert limpet(capsys, "verify", bundle.path).code == 0
 
 
+def test_evaluate_drives_by_the_bundles_own_graph(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_pairs(tmp_path / "unseen", layouts=2, poses=12, views=2)
+    line = ["evaluate", "navigation", bundle.path, "--data", data, "--episodes", "1"]
+    driving = limpet(capsys, *line, "--json", "-").report["driving"]
+    assert list(driving) == ["layouts", "overall", "by_appearance"]
+    assert driving["overall"]["episodes"] == 1
+    assert list(driving["by_appearance"]) == ["0"]
+    assert 0.0 <= driving["overall"]["spl"]["low"] <= driving["overall"]["sr"]["high"] <= 1.0
+
+
 def test_an_interrupted_policy_is_not_exported_as_an_encoder_alone(
     encoder_run: Path, tmp_path: Path
 ) -> None:

@@ -1,19 +1,24 @@
-"""`limpet evaluate navigation` as a function: a RUN or a bundle and pairs of frames → figures."""
+"""`limpet evaluate navigation` as a function: a RUN or a bundle and pairs of frames → figures of
+the embedding and, where there is a policy, of drives.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from limpet.contracts.errors import BundleError
 from limpet.contracts.golden import Run
 from limpet.contracts.image_model import embed
 from limpet.contracts.images import Float32, ImagePreprocessing, Uint8, preprocess
-from limpet.contracts.manifest import Manifest
-from limpet.export.models import Source, open_model
+from limpet.contracts.manifest import Manifest, NavigationDecoding
+from limpet.export.models import OpenModel, Source, open_model
 from limpet.training.navigation.config import NavigationConfig
+from limpet.training.navigation.environment import Observation, action_of
 from limpet.training.navigation.evaluation import (
     Embed,
     EmbeddingFigures,
@@ -22,6 +27,22 @@ from limpet.training.navigation.evaluation import (
     raw_pixels,
 )
 from limpet.training.navigation.frames import open_frames
+from limpet.training.navigation.policy_evaluation import UNSEEN, Outcome, evaluate_driver
+from limpet.training.navigation.scenes import SceneLibrary
+
+
+class Driving(msgspec.Struct, frozen=True, kw_only=True):
+    """How the policy drives in layouts and appearances that nothing was trained in.
+
+    Attributes:
+        layouts: Seeds of the layouts: first, and one after the last.
+        overall: Success rate and SPL with 95 % intervals, contacts an episode.
+        by_appearance: The same of each unseen appearance, by its seed.
+    """
+
+    layouts: tuple[int, int]
+    overall: Outcome
+    by_appearance: dict[int, Outcome]
 
 
 class NavigationEvaluation(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +59,8 @@ class NavigationEvaluation(msgspec.Struct, frozen=True, kw_only=True):
         embedding: Figures of the model.
         random: The same of the encoder with fresh weights.
         pixels: The same of small raw images.
+        driving: How the policy drives; None for an encoder alone, and where no episode was asked
+            for.
     """
 
     model: str
@@ -50,17 +73,25 @@ class NavigationEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     embedding: EmbeddingFigures
     random: EmbeddingFigures
     pixels: EmbeddingFigures
+    driving: Driving | None
 
 
 def evaluate_navigation(
-    model: Path, data: Path, *, neighbours: Path | None = None
+    model: Path,
+    data: Path,
+    *,
+    neighbours: Path | None = None,
+    episodes: int = 200,
+    textures: Path | None = None,
 ) -> NavigationEvaluation:
-    """Embeds frames and compares the embeddings' similarity with that of the geometry.
+    """Embeds frames and compares the embeddings' similarity with that of the geometry; drives.
 
     Args:
         model: A RUN, which PyTorch runs, or a bundle, which ONNX Runtime runs on the CPU.
         data: Frames, as `limpet.training.navigation.frames.open_frames` takes them.
         neighbours: Picture to draw of frames and their nearest neighbours.
+        episodes: Episodes that a policy drives.
+        textures: Folder of images for the appearances that it drives in; None draws all patterns.
 
     Raises:
         DataError: The frames cannot be read, or `model` is neither a finished RUN nor a bundle, or
@@ -92,13 +123,38 @@ def evaluate_navigation(
         embedding=figures(embedded, poses, frames, config),
         random=controls[0],
         pixels=controls[1],
+        driving=_drive(opened, episodes, textures),
     )
+
+
+def _drive(opened: OpenModel, episodes: int, textures: Path | None) -> Driving | None:
+    """Drives by the model's own graph, from camera image to speeds."""
+    decoding = opened.manifest.decoding
+    if not isinstance(decoding, NavigationDecoding) or decoding.action is None or not episodes:
+        return None
+    how, name = opened.manifest.image(), decoding.action.name
+    robot = UNSEEN.robot
+
+    def drive(seen: Sequence[Observation]) -> NDArray[np.float32]:
+        inputs = {
+            sense: np.stack([observed[sense] for observed in seen])
+            for sense in ("goal", "proprioception")
+        }
+        images = np.stack([observed["image"] for observed in seen])
+        speeds = opened.run({"image": prepared(images, how), **inputs})[name]
+        return np.stack([action_of(float(v), float(omega), robot) for v, omega in speeds])
+
+    library = SceneLibrary(textures)
+    found = evaluate_driver(drive, ("image",), UNSEEN, episodes=episodes, library=library)
+    return Driving(layouts=UNSEEN.layouts, overall=found.overall, by_appearance=found.by_appearance)
 
 
 def _config(model: Path, manifest: Manifest) -> NavigationConfig:
     """What the similarity and the random encoder follow from: the training's configuration."""
+    configuration = dict(manifest.provenance.configuration)
+    configuration.pop("policy", None)
     try:
-        return msgspec.convert(manifest.provenance.configuration, NavigationConfig)
+        return msgspec.convert(configuration, NavigationConfig)
     except msgspec.ValidationError as error:
         raise BundleError(
             f"{model}: its training configuration is not this version's: {error}",

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from limpet.export.evaluate_anomaly import EvaluationReport, FalseAlarms
-    from limpet.export.evaluate_navigation import NavigationEvaluation
+    from limpet.export.evaluate_navigation import Driving, NavigationEvaluation
 
 
 @click.group("evaluate")
@@ -113,14 +113,36 @@ def anomaly(
     help="Draw frames beside their nearest neighbours in another appearance (.png).",
 )
 @click.option(
+    "--episodes",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Where there is a policy: episodes to drive in the simulator; 0 drives none.",
+)
+@click.option(
+    "--textures",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Images for the appearances to drive in, as in training [default: drawn patterns only].",
+)
+@click.option(
     "--json",
     "json_file",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
     help="Write the report as JSON; - for standard output, where it replaces the text.",
 )
-def navigation(model: Path, data: Path, neighbours: Path | None, json_file: Path | None) -> None:
-    """Measure whether an image encoder's embeddings are as alike as the geometry they show.
+def navigation(
+    model: Path,
+    data: Path,
+    neighbours: Path | None,
+    episodes: int,
+    textures: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Measure whether an image encoder's embeddings are as alike as the geometry they show, and how
+    well its policy drives, if it has one.
 
     Beside the model stand an encoder with random weights and the raw pixels. PATH is best of
     layouts and appearances that training has not seen:
@@ -132,12 +154,17 @@ def navigation(model: Path, data: Path, neighbours: Path | None, json_file: Path
     appearances, with ranges cut where training cut them and in full; share of frames whose nearest
     neighbour in another appearance is the same pose; mean geometric similarity of that neighbour;
     error of ranges that a linear map of the embedding tells, and the share of the variance of the
-    shortest range ahead that it explains. A figure that is not defined is null.
+    shortest range ahead that it explains. A figure that is not defined is null. And driving, null
+    without a policy: layouts, overall and by_appearance, each {episodes, sr, spl, contacts}, sr and
+    spl with a 95 % interval {mean, low, high}, in layouts and appearances that nothing is trained
+    in.
     """
     from limpet.contracts.reports import write_json
     from limpet.export.evaluate_navigation import evaluate_navigation
 
-    report = evaluate_navigation(model, data, neighbours=neighbours)
+    report = evaluate_navigation(
+        model, data, neighbours=neighbours, episodes=episodes, textures=textures
+    )
     if not write_json(json_file, report):
         click.echo(_describe_navigation(report))
 
@@ -159,8 +186,21 @@ def _describe_navigation(report: NavigationEvaluation) -> str:
             f"{report.name} ({report.source}) by {report.engine} on {report.poses} poses of "
             f"{report.data} in {report.views} appearances each",
             format_table(header, rows),
+            *_describe_driving(report.driving),
         ]
     )
+
+
+def _describe_driving(driving: Driving | None) -> list[str]:
+    if driving is None:
+        return []
+    one, worst = driving.overall, min(each.sr.mean for each in driving.by_appearance.values())
+    return [
+        f"driving, {one.episodes} episodes in unseen layouts and appearances: success "
+        f"{one.sr.mean:.3f} ({one.sr.low:.2f} to {one.sr.high:.2f}), SPL {one.spl.mean:.3f} "
+        f"({one.spl.low:.2f} to {one.spl.high:.2f}), {one.contacts:.1f} contacts; success "
+        f"{worst:.2f} in the worst appearance"
+    ]
 
 
 HEADER = ["", "rows", "anomalous", "AUROC", "AP", "VUS-PR", "VUS-ROC", "F1", "FAR", "MAR", "found"]

@@ -7,7 +7,7 @@ that two policies meet the same episodes in all that they do not change themselv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -15,7 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
-from limpet.training.navigation.environment import PointGoalConfig, PointGoalEnv
+from limpet.training.navigation.environment import (
+    Observation,
+    PointGoalConfig,
+    PointGoalEnv,
+    Sense,
+)
 from limpet.training.navigation.policy import Actor
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import Perception, inputs_of
@@ -27,6 +32,9 @@ HELD_OUT = PointGoalConfig(layouts=(4000, 4040), appearance_set="policy", appear
 """What anything is chosen by: layouts of its own, appearances of the policy's training."""
 
 RESAMPLES = 2000
+
+Drive = Callable[[Sequence[Observation]], NDArray[np.float32]]
+"""From observations to the environment's actions, each within ±1. n → (n, 2)"""
 
 
 class Trip(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,9 +110,7 @@ def evaluate_policy(
     at_once: int = 8,
     library: SceneLibrary | None = None,
 ) -> Evaluation:
-    """Drives episodes by the policy's mean action.
-
-    Episode k takes the layout k, and the appearance k, modulo how many there are of each.
+    """Drives episodes by the policy's mean action: as `evaluate_driver`.
 
     Args:
         actor: The policy.
@@ -117,9 +123,44 @@ def evaluate_policy(
     Raises:
         UsageError: Fewer episodes than one.
     """
+
+    @torch.inference_mode()
+    def drive(seen: Sequence[Observation]) -> NDArray[np.float32]:
+        actions: NDArray[np.float32] = actor.act(inputs_of(actor, perceive, seen)).numpy()
+        return actions
+
+    return evaluate_driver(
+        drive, perceive.needs, task, episodes=episodes, at_once=at_once, library=library
+    )
+
+
+def evaluate_driver(
+    drive: Drive,
+    needs: Sequence[Sense],
+    task: PointGoalConfig = UNSEEN,
+    *,
+    episodes: int = 200,
+    at_once: int = 8,
+    library: SceneLibrary | None = None,
+) -> Evaluation:
+    """Drives episodes.
+
+    Episode k takes the layout k, and the appearance k, modulo how many there are of each.
+
+    Args:
+        drive: What drives.
+        needs: What it must observe beside goal and motion.
+        task: Layouts and appearances.
+        episodes: How many.
+        at_once: How many are driven together.
+        library: Scenes.
+
+    Raises:
+        UsageError: Fewer episodes than one.
+    """
     if episodes < 1:
         raise UsageError(f"{episodes} episodes, wanted 1 or more")
-    senses = tuple(dict.fromkeys((*perceive.needs, "goal", "proprioception")))
+    senses = tuple(dict.fromkeys((*needs, "goal", "proprioception")))
     task = msgspec.structs.replace(task, senses=senses)
     if library is None:
         library = SceneLibrary(painted=2 * at_once)
@@ -130,7 +171,7 @@ def evaluate_policy(
         for start in range(0, episodes, at_once):
             numbers = order[start : start + at_once]
             envs = [PointGoalEnv(task, library=library) for _ in numbers]
-            trips += _drive(actor, perceive, envs, numbers)
+            trips += _drive(drive, envs, numbers)
     trips.sort(key=lambda trip: trip.number)
     appearances = sorted({trip.appearance for trip in trips})
     return Evaluation(
@@ -144,9 +185,7 @@ def evaluate_policy(
     )
 
 
-def _drive(
-    actor: Actor, perceive: Perception, envs: Sequence[PointGoalEnv], numbers: Sequence[int]
-) -> list[Trip]:
+def _drive(drive: Drive, envs: Sequence[PointGoalEnv], numbers: Sequence[int]) -> list[Trip]:
     """Some episodes together, each to its end."""
     seen = {
         number: env.reset(seed=number, options=_scene_of(number, env.config))[0]
@@ -156,9 +195,7 @@ def _drive(
     paths = {number: [_place(env)] for number, env in driving.items()}
     trips = {}
     while driving:
-        with torch.inference_mode():
-            rows = inputs_of(actor, perceive, [seen[number] for number in driving])
-            actions = actor.act(rows).numpy()
+        actions = drive([seen[number] for number in driving])
         for (number, env), action in zip(list(driving.items()), actions, strict=True):
             seen[number], _, terminated, truncated, info = env.step(action)
             paths[number].append(_place(env))
