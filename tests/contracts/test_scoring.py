@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from limpet.contracts.errors import BundleError, EngineError, TensorError
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.scoring import (
-    LEAST_APART,
     RowScores,
     SignalScorer,
     StreamingModel,
@@ -122,8 +121,8 @@ def test_any_chunking_gives_the_same_scores(
         np.testing.assert_array_equal(chunked, getattr(whole, field), field)
 
 
-@given(fleets(), st.integers(1, 50), st.integers(1, 3))
-def test_streams_scored_together_are_as_alone(fleet: Fleet, max_frames: int, threads: int) -> None:
+@given(fleets(), st.integers(1, 50))
+def test_streams_scored_together_are_as_alone(fleet: Fleet, max_frames: int) -> None:
     chain, recordings, calls = fleet
     manifest = manifest_of(chain, recordings[0].shape[1])
     together = [SignalScorer(manifest, sums, max_frames=max_frames) for _ in recordings]
@@ -135,7 +134,7 @@ def test_streams_scored_together_are_as_alone(fleet: Fleet, max_frames: int, thr
         for i, chunk in zip(who, chunks, strict=True):
             at[i] += len(chunk)
         for i, chunk, found in zip(
-            who, chunks, score_together([together[i] for i in who], chunks, threads), strict=True
+            who, chunks, score_together([together[i] for i in who], chunks), strict=True
         ):
             assert isinstance(found, RowScores)
             wanted = alone[i].push(chunk)
@@ -154,24 +153,6 @@ def test_streams_of_equally_many_frames_share_a_call_up_to_its_most_frames() -> 
     scorers = [SignalScorer(anomaly_manifest(), watched, max_frames=40) for _ in range(7)]
     score_together(scorers, [np.ones((n, 2)) for n in (8, 20, 8, 8, 8, 8, 8)])
     assert sorted(shapes) == [(1, 8, 2), (1, 20, 2), (5, 8, 2)]
-
-
-def test_where_many_streams_wait_their_calls_can_be_made_side_by_side() -> None:
-    rows = list(np.random.default_rng(0).normal(size=(2 * LEAST_APART + 1, 20, 2)))
-    made: list[int] = []
-
-    def run_all(jobs: Sequence[Callable[[], None]]) -> None:
-        made.append(len(jobs))
-        for job in reversed(jobs):  # in whatever order they come out
-            job()
-
-    for count, calls in ((len(rows), 2), (LEAST_APART + 1, 2), (LEAST_APART, 1), (1, 1)):
-        scorers = [SignalScorer(anomaly_manifest(), sums) for _ in range(count)]
-        found = score_together(scorers, rows[:count], 2, run_all)
-        assert made.pop() == calls
-        for each, one in zip(found, rows[:count], strict=True):
-            wanted = SignalScorer(anomaly_manifest(), sums).push(one).scores
-            np.testing.assert_allclose(getattr(each, "scores", None), wanted, rtol=1e-5)
 
 
 @given(streams())

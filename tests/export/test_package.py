@@ -52,7 +52,7 @@ def no_conversion(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:
 def with_another_weight(model: bytes) -> bytes:
     """The graph with one weight of its encoder changed."""
     graph = onnx.load_from_string(model)
-    (weight,) = [w for w in graph.graph.initializer if w.name == "encoder.stem.weight"]
+    (weight,) = [w for w in graph.graph.initializer if w.name == "encoder.head.weight"]
     values = numpy_helper.to_array(weight).copy()
     values[0] += 0.5
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))

@@ -77,6 +77,7 @@ def server_config(
     *,
     streams: Sequence[StreamConfig] = (StreamConfig(detector=QUICK),),
     queue: int = 256,
+    stream_threads: int = 2,
     anomaly: Mapping[str, Any] | None = None,
     **section: Any,
 ) -> ServerConfig:
@@ -86,6 +87,7 @@ def server_config(
         folder: Takes bundles and state; a second server there finds both.
         streams: The `[[streams]]` tables.
         queue: Of both models.
+        stream_threads: Of both models; with 1, what waits for a stream waits for all.
         anomaly: Options of `anomaly_bundle`.
         section: Goes into `[server]`.
     """
@@ -98,7 +100,10 @@ def server_config(
         server=Section(
             **{"listen": ("tcp://127.0.0.1:0",), "publish": ("tcp://127.0.0.1:0",), **section}
         ),
-        models=[ModelConfig(bundle=str(path), queue=queue) for path in bundles],
+        models=[
+            ModelConfig(bundle=str(path), queue=queue, stream_threads=stream_threads)
+            for path in bundles
+        ],
         streams=tuple(streams),
     )
 

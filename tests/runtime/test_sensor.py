@@ -224,7 +224,7 @@ def test_a_slow_server_is_waited_for_as_long_as_it_acknowledges_something(
 def test_a_full_queue_delays_rows_and_keeps_their_order(tmp_path: Path) -> None:
     values = noise(300)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(tmp_path, queue=1))
+        server = stack.enter_context(serving(tmp_path, queue=1, stream_threads=1))
         engine = obedient(server, MODEL)
         pump = stack.enter_context(connect(server.listening[0]))
         others = [stack.enter_context(RawStream(server.listening[0], name)) for name in "ab"]

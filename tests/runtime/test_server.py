@@ -212,7 +212,9 @@ def test_a_model_that_hangs_delays_no_other_model_and_no_question(
     with RobotClient(server.listening[0]) as waiting, RawStream(server.listening[0]) as pump:
         engine.gate.clear()
         tell(waiting, model=MODEL)
-        until(lambda: engine.runs)
+        until(lambda: engine.runs == 1)
+        pump.tell(pump.samples(0), {"values": np.ones((20, 2))})
+        until(lambda: engine.runs == 2)  # in the other thread
         pump.tell(pump.opening())
         check_served(robot)
         assert robot.status().models[MODEL]["waiting"] == 1
@@ -220,6 +222,7 @@ def test_a_model_that_hangs_delays_no_other_model_and_no_question(
         robot.sync_clock()
         engine.gate.set()
         assert isinstance(hear(waiting), Result)
+        assert isinstance(pump.hear()[0], Scores)
 
 
 def test_many_clients_at_once_get_each_their_own_results(server: Server) -> None:
@@ -450,7 +453,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_what_comes_later(tmp_pa
         assert [type(pump.hear()[0]) for _ in range(4)] == [Scores] * 4
         slow.gate.set()
         assert [hear(patient).id for _ in range(5)] == accepted
-        until(lambda: not server._workers["identity"]._thread.is_alive())
+        until(lambda: server._workers["identity"].stop(0.0))
 
 
 def test_work_that_takes_too_long_is_given_up_and_its_end_harms_nobody(

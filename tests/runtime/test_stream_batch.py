@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import pytest
 
 from limpet.contracts.errors import EngineError
 from limpet.contracts.messages import Failed, Rejected, Scores
-from limpet.contracts.scoring import LEAST_APART
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.server import Server
 from tests.bundles import MAX_FILL_ROWS
@@ -29,7 +28,6 @@ from tests.runtime.feeding import (
     push,
 )
 from tests.runtime.serving import (
-    PATIENCE_S,
     WARM_UP_ROWS,
     ObedientEngine,
     RawStream,
@@ -42,8 +40,14 @@ MEMORY = 0.5
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path, anomaly={"memory": MEMORY, "threshold": 6.0}) as running:
+def stream_threads() -> int:
+    return 1
+
+
+@pytest.fixture
+def server(tmp_path: Path, stream_threads: int) -> Iterator[Server]:
+    anomaly = {"memory": MEMORY, "threshold": 6.0}
+    with serving(tmp_path, anomaly=anomaly, stream_threads=stream_threads) as running:
         yield running
 
 
@@ -194,38 +198,48 @@ def test_alerts_that_cannot_be_written_fail_their_stream_alone(
     assert reply.incident == 2
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_large_batch_is_scored_by_two_threads(
-    server: Server, engine: ObedientEngine, fails: bool
+@pytest.mark.parametrize("stream_threads", [2])
+def test_two_batches_run_at_a_time_and_never_with_a_stream_in_common(
+    server: Server, engine: ObedientEngine, fleet: list[RawStream]
 ) -> None:
-    with contextlib.ExitStack() as stack:
-        endpoint = server.listening[0]
-        first, *batch = [
-            stack.enter_context(RawStream(endpoint, f"s{i}")) for i in range(2 * LEAST_APART + 1)
-        ]
-        rows = np.random.default_rng(0).normal(size=(len(batch), 20, 2))
-        threads: set[int] = set()
-        both = threading.Barrier(2)
+    first, second, *others = fleet
+    rows = np.random.default_rng(0).normal(size=(12, 2))
+    engine.runs = 0
+    engine.gate.clear()
+    for stream in (first, second):  # two threads are inside the engine
+        stream.tell(stream.samples(20), {"values": rows[:4]})
+        until(lambda s=stream: engine.runs == 1 + fleet.index(s))
+    for stream in (first, second, *others):
+        for start in (20, 24, 28):
+            if start > 20 or stream in others:
+                values = rows[start - 20 : start - 16]
+                stream.tell(stream.samples(start), {"values": values})
+    until(lambda: server._workers[MODEL].waiting == 2 * 2 + 3 * len(others))
+    engine.gate.set()
+    for stream in fleet:
+        heard = [stream.hear() for _ in range(3)]
+        assert [r.sequence for r, _ in heard if isinstance(r, Scores)] == [20, 24, 28]
+        scores = np.concatenate([tensors["scores"] for _, tensors in heard])
+        np.testing.assert_allclose(scores, wanted(rows), rtol=1e-5)
 
-        def meet(outputs: Tensors) -> Tensors:
-            if len(outputs["score"]) == LEAST_APART:
-                threads.add(threading.get_ident())
-                both.wait(PATIENCE_S)  # breaks unless both are under way at a time
-                if fails:
-                    raise EngineError("both")
-            return outputs
 
-        engine.replace = meet
-        engine.gate.clear()
-        first.tell(first.samples(0), {"values": calm(4)})
+@pytest.mark.parametrize("stream_threads", [1, 2])
+def test_while_the_log_waits_for_the_disk_others_are_answered_and_nothing_is_acknowledged(
+    server: Server, engine: ObedientEngine, fleet: list[RawStream], stream_threads: int
+) -> None:
+    faulty, *others = fleet
+    with server._log._lock:  # as during a slow commit
+        engine.runs = 0
+        faulty.tell(faulty.samples(20), {"values": loud(2)})
         until(lambda: engine.runs)
-        for stream, values in zip(batch, rows, strict=True):
-            stream.tell(stream.samples(0), {"values": values})
-        until(lambda: server._workers[MODEL].waiting == len(batch))
-        engine.gate.set()
-        for stream, values in zip(batch, rows, strict=True):  # where both fail, each alone
-            reply, tensors = stream.hear()
-            assert isinstance(reply, Scores)
-            found = tensors["scores"][WARM_UP_ROWS:]
-            np.testing.assert_allclose(found, wanted(values)[WARM_UP_ROWS:], rtol=1e-5)
-    assert len(threads) == 2
+        # The I/O thread has its turns, and with a second thread streams are scored meanwhile.
+        for _ in range(20):
+            counts(others[0])
+        if stream_threads == 2:
+            assert push(others[1], 20, calm(4))[1] == [SCORED] * 4
+        assert counts(faulty)["scored"] == 20 - WARM_UP_ROWS
+        assert faulty.receive(time.monotonic() + 0.1) is None
+    reply, _ = faulty.hear()
+    assert isinstance(reply, Scores)
+    assert reply.incident == 1
+    assert [alert.sequence for alert in alerts(faulty)] == [1]

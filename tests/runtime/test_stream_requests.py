@@ -72,25 +72,30 @@ def test_after_a_full_queue_a_stream_takes_nothing_until_it_is_opened_again(
 ) -> None:
     # Else the rows that follow would be taken, and those that were refused come late.
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(tmp_path, queue=1))
+        server = stack.enter_context(serving(tmp_path, queue=1, stream_threads=1))
         engine = obedient(server, MODEL)
-        pump = stack.enter_context(RawStream(server.listening[0]))
-        other = stack.enter_context(RawStream(server.listening[0], "other"))
+        pump, runs, waits = (
+            stack.enter_context(RawStream(server.listening[0], name)) for name in "abc"
+        )
+        push(pump, 0, calm(8))
+        engine.runs = 0
         engine.gate.clear()
-        pump.tell(pump.samples(0), {"values": calm(8)})
-        until(lambda: engine.runs)  # the first one runs, the other stream waits
-        other.tell(other.samples(0), {"values": calm(8)})
+        runs.tell(runs.samples(0), {"values": calm(8)})
+        until(lambda: engine.runs)
+        waits.tell(waits.samples(0), {"values": calm(8)})
         until(lambda: waiting(server) == 1)
-        pump.tell(pump.samples(8), {"values": calm(8)})
-        reply, _ = pump.hear()
+        reply, _, _ = pump.push(8, calm(8))
         assert isinstance(reply, Rejected)
         assert reply.code == "overloaded"
         assert "open the stream again" in reply.hint
-        for sequence in (8, 16):  # a stream that has its place may fill it
-            other.tell(other.samples(sequence), {"values": calm(8)})
+        for stream in (runs, waits):  # who runs, or has a place, may send on
+            for sequence in (8, 16):
+                stream.tell(stream.samples(sequence), {"values": calm(8)})
+        until(lambda: waiting(server) == 5)
         engine.gate.set()
-        assert isinstance(pump.hear()[0], Scores)
-        assert [other.hear()[0].sequence for _ in range(3)] == [0, 8, 16]  # type: ignore[union-attr]
+        for stream in (runs, waits):
+            answers = [stream.hear()[0] for _ in range(3)]
+            assert [a.sequence for a in answers if isinstance(a, Scores)] == [0, 8, 16]
         reply, _, _ = pump.push(16, calm(8))
         assert isinstance(reply, Rejected)
         assert reply.code == "unknown_stream"

@@ -78,7 +78,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         release_threshold: An incident ends below this; at most `threshold`.
         false_alarm_rate: Share of normal rows that reach `threshold`, 0 to 1.
         false_alarms_per_day: Incidents of normal operation a day, where they set `threshold`.
-        held_out_rows: Number of normal rows, held out from fitting, that set it.
+        held_out_rows: Number of normal rows, scored without having been learnt, that set it.
         data: Name of the recording they came from.
     """
 

@@ -7,7 +7,6 @@ score looks back on.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -216,30 +215,14 @@ class _Chunk(msgspec.Struct):
     error: BaseException | None = None
 
 
-LEAST_APART = 8
-"""Streams of one call at least, where a call could be two side by side: fewer cost more each."""
-RunAll = Callable[[Sequence[Callable[[], None]]], None]
-
-
-def in_turn(jobs: Sequence[Callable[[], None]]) -> None:
-    """Runs jobs one after another."""
-    for job in jobs:
-        job()
-
-
 def score_together(
-    scorers: Sequence[SignalScorer],
-    rows: Sequence[NDArray[np.floating]],
-    threads: int = 1,
-    run_all: RunAll = in_turn,
+    scorers: Sequence[SignalScorer], rows: Sequence[NDArray[np.floating]]
 ) -> list[RowScores | BaseException]:
     """Scores the next rows of several streams, frames of equal number in one call of the model.
 
     Args:
         scorers: Different ones, of one model.
         rows: As `SignalScorer.push` takes them, for each. (n, c)
-        threads: Calls of the model that are worth making side by side.
-        run_all: Makes them.
 
     Returns:
         For each stream its scores, or what the engine raised for its rows alone, after which it
@@ -256,14 +239,10 @@ def score_together(
             if turn < len(chunk.pieces) and chunk.error is None:
                 start, stop = chunk.pieces[turn]
                 by_length.setdefault(stop - start, []).append(chunk)
-        jobs = []
         for length, several in by_length.items():
-            shared = max(LEAST_APART, -(-len(several) // threads))
-            at_once = max(1, min(shared, several[0].scorer._max_frames // length))
+            at_once = max(1, several[0].scorer._max_frames // length)
             for first in range(0, len(several), at_once):
-                part = several[first : first + at_once]
-                jobs.append(functools.partial(_step, part, turn))
-        run_all(jobs)
+                _step(several[first : first + at_once], turn)
     return [chunk.error or chunk.scorer._finish(chunk) for chunk in chunks]
 
 

@@ -20,6 +20,7 @@ from limpet.contracts.correlation import REMEMBERED, Correlator, GroupingConfig,
 from limpet.contracts.errors import AlertLogError
 from limpet.contracts.fingerprints import Fingerprint
 from limpet.contracts.messages import Alert
+from limpet.runtime.turn import OutsideTurn
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS log (id TEXT NOT NULL);
@@ -149,7 +150,7 @@ class AlertLog:
         """
         if not alerts:
             return
-        with self._lock:
+        with OutsideTurn(), self._lock:  # it waits for the disk, and for who waits for the disk
             unnumbered = [alert for alert in alerts if not alert.incident]
             correlator = self._correlator.copy()
             taken = self._number(alerts, fingerprints, correlator)

@@ -32,7 +32,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     threads: PositiveInt = 1
     """CPU threads that one inference may use."""
     stream_threads: PositiveInt = 2
-    """Inferences at a time for its sensor streams, where many of them wait."""
+    """Threads that score sensor streams: one computes while the other prepares."""
     queue: PositiveInt = 256
     """Requests and streams that may wait; one more is rejected as overloaded. A stream takes one
     place, however many of its messages wait."""

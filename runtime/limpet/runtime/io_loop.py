@@ -21,6 +21,7 @@ from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.frames import receive_frames, send_frames
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.scheduler import Mailbox
+from limpet.runtime.turn import Turn
 
 MESSAGES_PER_POLL = 64
 """Messages read before workers' results get their turn."""
@@ -119,14 +120,15 @@ class IoLoop:
                 next_beat_s = max(next_beat_s + beat_s, now_s)
             sleep_s = min(max(0.0, next_beat_s - now_s), longest_sleep_s)
             events = dict(poller.poll(math.ceil(sleep_s * 1000)))
-            if wake in events:
-                self._clear_wake()
-                self.mailbox.run()
-            if self._router in events:
-                self.read_requests(MESSAGES_PER_POLL)
-            if self._xpub in events:
-                self._xpub.recv_multipart()  # a subscription came or went
-                next_beat_s = min(next_beat_s, now_s + GREETING_S)
+            with Turn():
+                if wake in events:
+                    self._clear_wake()
+                    self.mailbox.run()
+                if self._router in events:
+                    self.read_requests(MESSAGES_PER_POLL)
+                if self._xpub in events:
+                    self._xpub.recv_multipart()  # a subscription came or went
+                    next_beat_s = min(next_beat_s, now_s + GREETING_S)
 
     def wake(self) -> None:
         """Makes the poll return; from any thread or a signal handler."""

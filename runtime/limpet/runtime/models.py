@@ -18,6 +18,7 @@ from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_str
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
+from limpet.runtime.turn import OutsideTurn
 
 _COST_RUNS = 20
 ROWS = "rows"
@@ -109,9 +110,9 @@ class ServedModel:
         """
         signal = self.manifest.preprocessing
         if not isinstance(signal, SignalPreprocessing):
-            return self.engine.run(inputs)
+            return self._run(inputs)
         frames = prepare_stretches(signal.steps, inputs[ROWS])
-        embedding, score = StreamingModel(self.manifest, self.engine.run).replay(
+        embedding, score = StreamingModel(self.manifest, self._run).replay(
             frames, np.ones_like(frames)
         )
         return {spec.name: x for spec, x in zip(self.outputs, (embedding, score), strict=True)}
@@ -122,7 +123,11 @@ class ServedModel:
         Raises:
             BundleError: The model scores no streams.
         """
-        return SignalScorer(self.manifest, self.engine.run)
+        return SignalScorer(self.manifest, self._run)
+
+    def _run(self, inputs: Tensors) -> Tensors:
+        with OutsideTurn():
+            return self.engine.run(inputs)
 
 
 def _channels(manifest: Manifest) -> list[str]:

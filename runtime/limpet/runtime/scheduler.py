@@ -1,4 +1,4 @@
-"""One worker thread a model, so that a slow model never delays another's requests.
+"""Worker threads of each model, so that a slow model never delays another's requests.
 
 The server's I/O thread submits jobs; a job that is short and finds its model idle runs right
 there, which saves two thread switches, every other one waits in a bounded queue.
@@ -9,11 +9,17 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from limpet.runtime.turn import Turn
+
+log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 RunTogether = Callable[[Sequence[Any]], None]
@@ -46,27 +52,29 @@ class ModelWorker:
     """Runs jobs of one model one after another, highest priority first, else in order.
 
     Items of several lanes are run together, one of each, so that the model sees many streams in
-    one call. A lane takes one place in the queue however many items wait in it: who sends much
-    waits behind who sends little.
+    one call; what follows in those lanes waits meanwhile. A lane takes one place in the queue
+    however many items wait in it: who sends much waits behind who sends little.
 
     Args:
-        name: The model's name, for the thread.
+        name: The model's name, for the threads.
         capacity: Jobs and lanes that may wait.
+        threads: Calls of `run_together` at a time, or all but one of them and a job.
     """
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(self, name: str, capacity: int, threads: int = 1) -> None:
         self._capacity = capacity
         self._heap: list[_Entry] = []
         self._by_key: dict[object, _Entry] = {}
         self._lanes: dict[Hashable, _Lane] = {}
         self._numbers = itertools.count()
-        # Held while a job runs, and while one is taken from the queue, so that whoever finds the
-        # queue empty and gets the lock knows that nothing of this model is under way.
-        self._running = threading.Lock()
         self._changed = threading.Condition(threading.Lock())
-        self._stopping = False
-        self._thread = threading.Thread(target=self._work, name=f"model-{name}", daemon=True)
-        self._thread.start()
+        self._busy, self._in_job, self._stopping = 0, False, False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"model-{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit_to(self, lane: Hashable, item: Any, most: int, run_together: RunTogether) -> bool:
         """Queues an item behind those of its lane.
@@ -140,66 +148,90 @@ class ModelWorker:
         return True
 
     def _run_inline(self, job: Job) -> bool:
-        if not self._running.acquire(blocking=False):
-            return False
-        try:
-            if self._heap or self._stopping:
+        with self._changed:
+            if self._busy or self._heap or self._stopping:
                 return False
-            job()
-            return True
+            self._busy, self._in_job = 1, True
+        try:
+            with Turn():
+                job()
         finally:
-            self._running.release()
+            self._done([])
+        return True
 
     @property
     def waiting(self) -> int:
         """Jobs and items in the queue."""
         with self._changed:
-            items = sum(len(lane.items) for lane in self._lanes.values())
-            return len(self._heap) - len(self._lanes) + items
+            jobs = sum(not isinstance(entry.work, _Lane) for entry in self._heap)
+            return jobs + sum(len(lane.items) for lane in self._lanes.values())
 
     def stop(self, timeout_s: float) -> bool:
-        """Finishes the queue, then ends the thread; whether it did so in time."""
+        """Finishes the queue, then ends the threads; whether it did so in time."""
         with self._changed:
             self._stopping = True
-            self._changed.notify()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+            self._changed.notify_all()
+        deadline_s = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._heap and not self._stopping:
+                while (taken := self._take()) is None:
+                    if self._stopping and not self._heap:
+                        self._changed.notify()  # the next one that waits has nothing to do either
+                        return  # what waits in a lane that runs is for the thread that runs it
                     self._changed.wait()
-                if not self._heap:
-                    return
-            with self._running:
-                with self._changed:
-                    entry = heapq.heappop(self._heap)
-                    self._by_key.pop(entry.key, None)
-                    job = entry.work
-                    if isinstance(job, _Lane):
-                        job = self._take(job)
-                job()
+                job, lanes = taken
+                self._busy += 1
+            try:
+                with Turn():
+                    job()
+            except BaseException:  # what waits behind it would wait for ever
+                log.exception("a job of %s raised", threading.current_thread().name)
+            finally:
+                self._done(lanes)
 
-    def _take(self, first: _Lane) -> Job:
-        """Runs the next item of this lane and of those that wait behind it."""
-        lanes = [first]
-        for entry in sorted(self._heap):
-            lane = entry.work
-            if isinstance(lane, _Lane) and lane.run_together == first.run_together:
-                lanes.append(lane)
+    def _take(self) -> tuple[Job, list[_Lane]] | None:
+        """What is to run next, and the lanes that are in it."""
+        if not self._heap:
+            return None
+        first = self._heap[0].work
+        if not isinstance(first, _Lane):
+            if not self._in_job:
+                entry = heapq.heappop(self._heap)
+                self._by_key.pop(entry.key, None)
+                self._in_job = True
+                return first, []
+            lanes = self._waiting_lanes()
+            if not lanes:
+                return None
+            first = lanes[0]
+        lanes = [lane for lane in self._waiting_lanes() if lane.run_together == first.run_together]
         lanes = lanes[:MOST_TOGETHER]
-        if len(lanes) > 1:
-            taken = {id(lane) for lane in lanes}
-            self._heap = [entry for entry in self._heap if id(entry.work) not in taken]
-            heapq.heapify(self._heap)
+        taken = {id(lane) for lane in lanes}
+        self._heap = [entry for entry in self._heap if id(entry.work) not in taken]
+        heapq.heapify(self._heap)
         items = [lane.items.popleft() for lane in lanes]
-        for lane in lanes:
-            if lane.items:
-                self._queue(lane)
-            else:
-                del self._lanes[lane.key]
-        return functools.partial(first.run_together, items)
+        return functools.partial(first.run_together, items), lanes
+
+    def _waiting_lanes(self) -> list[_Lane]:
+        return [entry.work for entry in sorted(self._heap) if isinstance(entry.work, _Lane)]
+
+    def _done(self, lanes: Sequence[_Lane]) -> None:
+        """A job has ended, or a call that ran items of these lanes."""
+        with self._changed:
+            self._busy -= 1
+            if not lanes:
+                self._in_job = False
+            for lane in lanes:
+                if lane.items:
+                    self._queue(lane)
+                else:
+                    del self._lanes[lane.key]
+            self._changed.notify()
 
 
 class Mailbox:

@@ -1,4 +1,4 @@
-"""The server: one I/O thread, one worker thread a model, and what each request is for."""
+"""The server: one I/O thread, worker threads for each model, and what each request is for."""
 
 from __future__ import annotations
 
@@ -74,20 +74,13 @@ class Server:
             self._opened = opened.pop_all()
         self.listening, self.publishing = self._io.listening, self._io.publishing
         self._workers = {
-            name: ModelWorker(name, model.config.queue) for name, model in self._models.items()
+            name: ModelWorker(name, model.config.queue, model.config.stream_threads)
+            for name, model in self._models.items()
         }
         inference = InferenceRequests(
             self._models, self._workers, self._clock, self._metrics, self._refusals
         )
-        streams = StreamRequests(
-            self._streams,
-            self._workers,
-            self._log,
-            self._io,
-            self._refusals,
-            sum(model.config.stream_threads - 1 for model in self._models.values()),
-        )
-        self._opened.callback(streams.close)
+        streams = StreamRequests(self._streams, self._workers, self._log, self._io, self._refusals)
         # Each answers, raises RejectedError, or submits a job that answers.
         self._handlers: dict[type[Request], Callable[..., None]] = {
             messages.Hello: self._hello,
@@ -95,7 +88,7 @@ class Server:
             messages.Infer: inference.infer,
             messages.OpenStream: streams.open,
             messages.Samples: streams.samples,
-            messages.CloseStream: streams.end,
+            messages.CloseStream: streams.close,
             messages.GetAlerts: self._get_alerts,
             messages.GetStatus: self._get_status,
         }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from limpet.contracts.errors import AlertLogError, RejectedError
 from limpet.contracts.messages import Samples
-from limpet.contracts.scoring import RowScores, RunAll, in_turn, score_together
+from limpet.contracts.scoring import RowScores, score_together
 from limpet.contracts.tensors import Array
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.stream import Answer, Pending, Stream
@@ -21,9 +21,7 @@ _Errors = dict[int, AlertLogError]
 
 
 def push_together(
-    batch: Sequence[tuple[Stream, Samples, Array]],
-    log: AlertLog,
-    run_all: RunAll = in_turn,
+    batch: Sequence[tuple[Stream, Samples, Array]], log: AlertLog
 ) -> list[Answer | BaseException]:
     """Scores rows and makes their alerts durable.
 
@@ -31,7 +29,6 @@ def push_together(
         batch: One message each of different streams of one model: header, and float32 or float64
             (rows, channels as announced).
         log: Takes the alerts.
-        run_all: Makes calls of the engine, as many side by side as the model's configuration says.
 
     Returns:
         For each message its acknowledgement, or why there is none: a `RejectedError` where the rows
@@ -54,8 +51,6 @@ def push_together(
     scored = score_together(
         [each.stream.scorer for each in pending.values()],
         [each.rows for each in pending.values()],
-        max((each.stream.model.config.stream_threads for each in pending.values()), default=1),
-        run_all,
     )
     for (place, each), rows in zip(pending.items(), scored, strict=True):
         try:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from limpet.contracts import messages
 from limpet.contracts.errors import RejectedError
 from limpet.contracts.messages import Reply
-from limpet.contracts.scoring import in_turn
 from limpet.contracts.tensors import Array, Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.alert_log import AlertLog
@@ -45,7 +43,6 @@ class StreamRequests:
         log: Takes their alerts.
         io: Sends replies.
         refusals: Says what is not acknowledged.
-        helpers: Threads that help workers with calls of the engine.
     """
 
     def __init__(
@@ -55,11 +52,9 @@ class StreamRequests:
         log: AlertLog,
         io: IoLoop,
         refusals: Refusals,
-        helpers: int,
     ) -> None:
         self._streams, self._workers, self._log = streams, workers, log
         self._io, self._refusals = io, refusals
-        self._helpers = ThreadPoolExecutor(helpers, "streams") if helpers else None
 
     def open(
         self, request: messages.OpenStream, _: Tensors, __: Respond, ___: int, identity: bytes
@@ -83,26 +78,12 @@ class StreamRequests:
             )
         self._submit(_Message(stream, request, tensors["values"], identity))
 
-    def end(
+    def close(
         self, request: messages.CloseStream, _: Tensors, __: Respond, ___: int, identity: bytes
     ) -> None:
         """As `open`."""
         stream = self._streams.get(request.stream, request.session, identity)
         self._submit(_Message(stream, request, None, identity))
-
-    def close(self) -> None:
-        """Ends the helpers; one that is inside an engine ends when it comes out."""
-        if self._helpers is not None:
-            self._helpers.shutdown(wait=False)
-
-    def _run_all(self, jobs: Sequence[Callable[[], None]]) -> None:
-        """The worker makes one call of the engine, helpers the others."""
-        if self._helpers is None or len(jobs) < 2:
-            return in_turn(jobs)
-        others = [self._helpers.submit(job) for job in jobs[1:]]
-        jobs[0]()
-        for other in others:
-            other.result()
 
     def _submit(self, message: _Message) -> None:
         """Queues a stream's message behind those that came before it."""
@@ -154,7 +135,7 @@ class StreamRequests:
         ]
         pushed: Iterator[tuple[Reply, Tensors] | BaseException]
         try:
-            pushed = iter(push_together(samples, self._log, self._run_all))
+            pushed = iter(push_together(samples, self._log))
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             for stream, _, _ in samples:
                 stream.fail()

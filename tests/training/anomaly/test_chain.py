@@ -62,9 +62,10 @@ def of_type(steps: Sequence[SignalStep], kind: type[SignalStep]) -> list[SignalS
 
 
 @pytest.mark.parametrize(
-    ("rows", "blocks"), [(60_000, 6), (400, 6), (250, 5), (120, 3), (100, 2), (40, 1)]
+    ("rows", "blocks"),
+    [(60_000, 6), (688, 6), (687, 5), (400, 5), (250, 4), (120, 3), (100, 2), (40, 1)],
 )
-def test_blocks_are_as_many_as_two_thirds_of_the_rows_to_fit_are_long_enough_for(
+def test_blocks_are_as_many_as_a_quarter_of_the_rows_to_fit_is_long_enough_for(
     rows: int, blocks: int
 ) -> None:
     assert choose(pieces(rows), 1.0, AUTO).blocks == blocks

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from limpet.training.anomaly.bank import (
+    calibration_scores,
     fill_banks,
     fit_whitening,
-    held_out_scores,
     shrunk_covariance,
 )
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
@@ -197,7 +197,7 @@ def test_moments_are_those_of_the_measured_values_of_the_last_frames(seed: int, 
         found.append(moments(samples[:, here], present[:, here], history))
         state = history.next()
     for scale, w in enumerate((4, 16)):
-        view, weight = (torch.cat([part[scale][i] for part in found], 1) for i in range(2))
+        view, weight = (torch.cat([part[i][scale] for part in found], 1) for i in range(2))
         for stream in range(2):
             wanted = moments_directly(
                 samples[stream].double().numpy(), present[stream].double().numpy(), w
@@ -220,6 +220,17 @@ def test_the_distance_is_the_mean_over_the_nearest_of_the_mean_square() -> None:
     wanted = np.sort(squares.mean(-1), axis=-1)[:, :, :3].mean(-1)
     found = made.distance(torch.from_numpy(view).float())
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_banks_judged_side_by_side_say_what_each_says_by_itself() -> None:
+    model = SCORERS[5]
+    samples, present = absences(frames(2, 60, 3), 3)
+    views, _ = model.views(samples, present, torch.zeros(2, model.state_size))
+    alone = torch.stack([bank(*view) for bank, view in zip(model.banks, views, strict=True)])
+    torch.testing.assert_close(model.strangeness(views), alone, atol=1e-5, rtol=1e-5)
+    _, score, _ = model(samples, present, torch.zeros(2, model.state_size))
+    torch.testing.assert_close(score, alone.sum(0), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -314,21 +325,40 @@ def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() 
 
 
 @torch.no_grad()
-def test_banks_and_scores_of_what_was_held_out_do_not_meet() -> None:
+def test_of_few_frames_those_held_out_are_scored_by_banks_of_those_to_fit() -> None:
     config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
-    models = [build_scorer(config, FEATURES, 2, BANK) for _ in range(2)]
-    both = [stretch(400, held_out=100), stretch(400, held_out=100)]
-    both[1].samples[300:] = 7.0
+    models = [build_scorer(config, FEATURES, 3, BANK) for _ in range(2)]
+    both = [stretch(250, held_out=60), stretch(250, held_out=60)]
+    both[1].samples[190:] = 7.0
     for model, each in zip(models, both, strict=True):
         fill_banks(model, [each], seed=3)
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    found = held_out_scores(models[0], both[0])
-    whole = in_chunks(
-        models[0], torch.from_numpy(both[0].samples)[None],
-        torch.from_numpy(both[0].present)[None], [400],
-    )  # fmt: skip
-    np.testing.assert_allclose(found, whole[1][0, 300:], atol=1e-5)
+    found = calibration_scores(models[0], [both[0]], seed=3)
+    np.testing.assert_allclose(found, whole_scores(models[0], both[0])[190:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_each_quarter_of_many_frames_is_scored_by_banks_of_the_others() -> None:
+    model = build_scorer(AnomalyConfig(width=WIDTH, embedding=EMBEDDING), FEATURES, 2, BANK)
+    normal, odd = stretch(300), stretch(300, seed=1)
+    odd.samples[:, 0] += 5.0  # as long as what is normal: banks of everything know it
+    stretches = [normal, odd, stretch(600, seed=2)]
+    scored = [int(each.scored.sum()) for each in stretches]
+    fill_banks(model, stretches, seed=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = np.split(calibration_scores(model, stretches, seed=3), np.cumsum(scored)[:-1])
+    assert [len(each) for each in found] == scored
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    known = [whole_scores(model, each)[each.scored] for each in stretches]
+    assert np.median(found[1]) > 3.0 * np.median(known[1])
+    assert np.median(found[2]) < 1.5 * np.median(known[2])
+
+
+def whole_scores(model: AnomalyScorer, each: Stretch) -> np.ndarray:
+    """Scores of all frames of a stretch by the model's own banks."""
+    samples, present = torch.from_numpy(each.samples)[None], torch.from_numpy(each.present)[None]
+    return in_chunks(model, samples, present, [len(each)])[1][0].numpy()
 
 
 @torch.no_grad()

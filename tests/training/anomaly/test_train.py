@@ -23,7 +23,7 @@ from limpet.contracts.signals import RowState
 from limpet.export.anomaly import run_manifest
 from limpet.export.runs import torch_run
 from limpet.training.anomaly import objective
-from limpet.training.anomaly.bank import fill_banks, held_out_scores
+from limpet.training.anomaly.bank import calibration_scores, fill_banks
 from limpet.training.anomaly.calibration import calibrate
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import prepare_training
@@ -128,16 +128,16 @@ def test_the_sample_ends_with_rows_above_the_threshold(run: Path) -> None:
     assert anomalous.any()
 
 
-def test_banks_of_the_rows_to_fit_and_scores_of_those_held_out_set_the_threshold(
+def test_scores_of_rows_that_the_banks_do_not_know_set_the_threshold(
     run: Path, recording: Path
 ) -> None:
     scorer, record = load_scorer(run)
     stretches = prepare_training([load_recording(recording)], "machine.csv", SHORT).stretches
     fill_banks(scorer, stretches, SHORT.seed)
-    scores = np.concatenate([held_out_scores(scorer, stretch) for stretch in stretches])
+    scores = calibration_scores(scorer, stretches, SHORT.seed)
     calibration, _ = calibrate(scores, SHORT.false_alarm_rate, "machine.csv")
     assert calibration == record.calibration
-    assert calibration.held_out_rows == 2000
+    assert calibration.held_out_rows == len(scores) == sum(int(s.scored.sum()) for s in stretches)
     assert 0.008 <= (scores >= calibration.threshold).mean() <= 0.01
 
 

@@ -123,7 +123,7 @@ class Pipeline:
                     source,
                     f"{source.first_row:,} rows, {self._steps} steps; threshold "
                     f"{threshold.threshold:.2f}, which {threshold.false_alarm_rate:.1%} of "
-                    f"{threshold.held_out_rows} held-out normal rows reach",
+                    f"{threshold.held_out_rows:,} normal rows, scored unseen, reach",
                 )
                 for note in group_notes(trained.warnings):
                     self._fact(source, f"note: {note}", dim=True)

@@ -17,7 +17,7 @@ class Engine(Protocol):
     name: str
 
     def run(self, inputs: Tensors) -> Tensors:
-        """Runs one batch.
+        """Runs one batch; from several threads at a time.
 
         Args:
             inputs: C-order arrays that fit the manifest's inputs; they are not kept.

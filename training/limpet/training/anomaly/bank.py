@@ -5,6 +5,8 @@ Dimension legend: m frames, d dimensions of a view, k bank frames.
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,10 @@ ROUNDS = 12
 """Rounds of Lloyd's algorithm."""
 LEAST_VARIANCE = 1e-4
 """A direction counts as varying at least this share of what the one that varies most does."""
+FOLDS = 4
+LOOK_BACKS_A_FOLD = 4
+"""Scored frames of a fold, in look-backs: of shorter ones the others are too few to stand for all.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class _Frames:
     view: Tensor
     measured: Tensor
 
-    def __getitem__(self, chosen: slice) -> _Frames:
+    def __getitem__(self, chosen: slice | Tensor) -> _Frames:
         return _Frames(self.view[chosen], self.measured[chosen])
 
     def __len__(self) -> int:
@@ -110,15 +116,63 @@ def _view_calls(scorer: AnomalyScorer, stretch: Stretch) -> Iterator[tuple[slice
 
 
 @torch.no_grad()
-def held_out_scores(scorer: AnomalyScorer, stretch: Stretch) -> Float32:
-    """Scores of the scored frames behind those to fit. (m,)"""
-    wanted: NDArray[np.bool_] = ~stretch.fit & stretch.scored
-    if not wanted.any():
-        return np.empty(0, np.float32)
-    scores = [
-        scorer.strangeness(views).sum(0)[0].numpy() for _, views in _view_calls(scorer, stretch)
-    ]
-    return np.asarray(np.concatenate(scores)[wanted], np.float32)
+def calibration_scores(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -> Float32:
+    """Scores of normal frames that the banks do not know, in order of time. (m,)
+
+    Each of `FOLDS` stretches of time is scored by banks of all the others, as far as those share no
+    look-back with it (cross-conformal prediction, Vovk 2015). So the threshold does not depend on
+    how the last rows happened to be. Where folds would be shorter than `LOOK_BACKS_A_FOLD`, those
+    that were held out are scored by the banks as they are, which are to know those to fit.
+
+    Args:
+        scorer: With banks of the frames to fit.
+        stretches: All frames.
+        seed: Of the banks' first centres.
+    """
+    scored = sum(int(s.scored.sum()) for s in stretches)
+    if scored < FOLDS * LOOK_BACKS_A_FOLD * scorer.look_back_frames:
+        held_out = [~s.fit & s.scored for s in stretches]
+        return _scores(scorer, stretches, held_out, [scorer.banks], np.zeros(scored, np.intp))
+    everything = [s.scored for s in stretches]
+    views = _collect(scorer, list(zip(stretches, everything, strict=True)))
+    at = np.arange(len(views[0])) * max(1, scored // MOST_FRAMES)
+    edges = np.arange(FOLDS + 1) * scored // FOLDS
+    folds = []
+    for start, stop in itertools.pairwise(edges):
+        apart = (at < start - scorer.look_back_frames) | (at >= stop + scorer.look_back_frames)
+        known, banks = torch.from_numpy(np.flatnonzero(apart)), copy.deepcopy(scorer.banks)
+        for bank, frames in zip(banks, views, strict=True):
+            _fill(bank, frames[known], seed)
+        folds.append(banks)
+    fold_of = np.searchsorted(edges, np.arange(scored), side="right") - 1
+    return _scores(scorer, stretches, everything, folds, fold_of)
+
+
+def _scores(
+    scorer: AnomalyScorer,
+    stretches: Sequence[Stretch],
+    wanted: Sequence[NDArray[np.bool_]],
+    folds: Sequence[Sequence[Bank]],
+    fold_of: NDArray[np.intp],
+) -> Float32:
+    """Scores of the wanted frames, each by the banks of its fold. (m,)"""
+    scores = [np.empty(0, np.float32)]
+    first = 0
+    for stretch, chosen in zip(stretches, wanted, strict=True):
+        if not chosen.any():
+            continue
+        for here, views in _view_calls(scorer, stretch):
+            kept = np.flatnonzero(chosen[here])
+            of = fold_of[first : first + len(kept)]
+            first += len(kept)
+            for fold in np.unique(of):
+                rows = torch.from_numpy(kept[of == fold])
+                parts = [
+                    bank(view[:, rows], measured[:, rows])
+                    for bank, (view, measured) in zip(folds[fold], views, strict=True)
+                ]
+                scores.append(torch.stack(parts).sum(0)[0].numpy())
+    return np.concatenate(scores)
 
 
 def _fill(bank: Bank, frames: _Frames, seed: int) -> None:

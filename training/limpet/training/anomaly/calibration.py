@@ -1,4 +1,4 @@
-"""From scores of held-out normal rows to thresholds with a stated false-alarm rate."""
+"""From scores of unseen normal rows to thresholds with a stated false-alarm rate."""
 
 from __future__ import annotations
 

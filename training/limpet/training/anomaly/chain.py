@@ -34,6 +34,9 @@ LOCAL_FRAMES = 256
 SHORT_FRAMES = 512
 """Segments shorter than this have no slow level of their own."""
 MOST_BLOCKS = 6
+LOOK_BACKS_TO_FIT = 4
+"""Frames to fit, in look-backs: fewer show too few independent windows to know how moments of a
+window vary and go together."""
 LEAST_FIT_FRAMES, LEAST_HELD_OUT_FRAMES = 64, 16
 """Scored frames that it takes to learn from and to calibrate on."""
 LEAST_SETTLED = 32
@@ -76,7 +79,8 @@ def choose(pieces: Sequence[Piece], rate_hz: float, config: AnomalyConfig) -> Ch
     """Applies the rules behind `auto`.
 
     A score may look back on two thirds of what there is to fit in a typical segment: the rest is
-    for training. It looks back on less where too few frames would have a score.
+    for training. It looks back on less where too few frames would have a score, or all frames to
+    fit together are less than `LOOK_BACKS_TO_FIT` times as many.
     """
     bands = config.front_end == "bands" or (config.front_end == "auto" and rate_hz >= VIBRATION_HZ)
     typical = float(np.median([len(piece.values) for piece in pieces]))
@@ -98,16 +102,22 @@ def choose(pieces: Sequence[Piece], rate_hz: float, config: AnomalyConfig) -> Ch
 
 
 def _are_enough(pieces: Sequence[Piece], look_back: int, frames: AnomalyConfig | None) -> bool:
-    """Whether enough frames have a score, were no value missing; a frame is a row without bands."""
+    """Whether there are enough frames, and enough of them with a score, were no value missing; a
+    frame is a row without bands.
+    """
 
-    def count(rows: int) -> int:
+    def count(rows: int, look_back: int) -> int:
         if frames is not None:
             rows = (rows - frames.frame_rows) // frames.hop_rows + 1
         return max(0, rows - look_back + 1)
 
-    fit = sum(count(piece.cut) for piece in pieces)
-    held_out = sum(count(len(piece.values)) for piece in pieces) - fit
-    return fit >= LEAST_FIT_FRAMES and held_out >= LEAST_HELD_OUT_FRAMES
+    fit = sum(count(piece.cut, look_back) for piece in pieces)
+    held_out = sum(count(len(piece.values), look_back) for piece in pieces) - fit
+    return (
+        fit >= LEAST_FIT_FRAMES
+        and held_out >= LEAST_HELD_OUT_FRAMES
+        and sum(count(piece.cut, 1) for piece in pieces) >= LOOK_BACKS_TO_FIT * look_back
+    )
 
 
 def front_end(config: AnomalyConfig, choices: Choices) -> list[SignalStep]:

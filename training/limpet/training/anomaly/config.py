@@ -90,7 +90,8 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Arithmetic of the encoder while it trains; score and bank are fp32."""
 
     held_out: Share = 0.25
-    """Last part of the training rows, kept from all fitting, which sets the threshold."""
+    """Last part of the training rows, kept from the encoder. Where rows are few, it alone sets the
+    threshold; else every row does, scored by what was learnt of the others."""
     false_alarm_rate: Share = 0.01
     """Share of normal rows that may reach the threshold, as far as what was held out can tell."""
     false_alarms_per_day: Positive | None = None

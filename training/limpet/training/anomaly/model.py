@@ -2,7 +2,7 @@
 in the graph.
 
 Dimension legend: b streams, t frames of a call, f features, h hidden channels, e embedding,
-s state, k bank frames.
+s state, k bank frames, n scales.
 
 Each layer keeps just the past that it needs, so a frame costs the same however far the model looks
 back, and any chunking of a stream gives the same numbers.
@@ -40,17 +40,17 @@ class History:
         """Puts the layer's last frames before these, and keeps the newest for the next call.
 
         Args:
-            x: New frames. (b, h, t)
+            x: New frames. (b, t, h)
             frames: How many frames of the past the layer needs.
 
         Returns:
-            (b, h, frames + t)
+            (b, frames + t, h)
         """
-        size = x.shape[1] * frames
+        size = x.shape[2] * frames
         past = self._state[:, self._taken : self._taken + size]
         self._taken += size
-        joined = torch.cat([past.reshape(-1, x.shape[1], frames), x], 2)
-        self._next.append(joined[:, :, -frames:].flatten(1))
+        joined = torch.cat([past.reshape(-1, frames, x.shape[2]), x], 1)
+        self._next.append(joined[:, -frames:].flatten(1))
         return joined
 
     def next(self) -> Tensor:
@@ -86,15 +86,37 @@ class CausalEncoder(nn.Module):
         Returns:
             Embeddings, not of unit length: distances say how far from normal. (b, t, e)
         """
-        x = torch.cat([samples, present], 2).transpose(1, 2)  # (b, 2f, t)
-        x = self.stem(history.join(x, 2))  # (b, h, t)
+        b, t = samples.shape[:2]
+        x = history.join(torch.cat([samples, present], 2), 2)  # (b, 2 + t, 2f)
+        x = convolve(self.stem, x, t)  # (b · t, h)
         scales = [x]
         for block in self.blocks:
-            x = block(x, history)
+            x = block(x, b, t, history)
             scales.append(x)
-        return torch.as_tensor(
-            self.head(functional.gelu(torch.cat(scales, 1)).transpose(1, 2))  # (b, t, e)
-        )
+        embedding = self.head(functional.gelu(torch.cat(scales, 1)))
+        return torch.as_tensor(embedding.reshape(b, t, -1))
+
+
+def convolve(layer: nn.Conv1d, seen: Tensor, t: int) -> Tensor:
+    """What a causal convolution of three taps makes of the last t frames.
+
+    One product for the frames of all streams, whose taps are gathered: a convolution makes one for
+    each stream, and the few frames of a hop are little work for one.
+
+    Args:
+        layer: (h, channels, 3)
+        seen: Those frames and the ones before that the layer looks back on. (b, past + t, channels)
+        t: Frames to compute.
+
+    Returns:
+        (b · t, h)
+    """
+    dilation = layer.dilation[0]
+    frames = torch.arange(t, device=seen.device)[:, None]
+    taps = frames + torch.arange(0, 3 * dilation, dilation, device=seen.device)  # (t, 3)
+    gathered = torch.index_select(seen, 1, taps.flatten()).reshape(-1, 3 * seen.shape[2])
+    assert layer.bias is not None
+    return torch.addmm(layer.bias, gathered, layer.weight.permute(2, 1, 0).flatten(0, 1))
 
 
 class _Block(nn.Module):
@@ -106,9 +128,11 @@ class _Block(nn.Module):
         self.mix = nn.Conv1d(width, width, 1)
         self.past = 2 * dilation
 
-    def forward(self, x_bht: Tensor, history: History) -> Tensor:
-        seen = history.join(x_bht, self.past)
-        return torch.as_tensor(x_bht + self.mix(functional.gelu(self.convolve(seen))))
+    def forward(self, x: Tensor, b: int, t: int, history: History) -> Tensor:
+        """New frames of b streams after those before, all of (b · t, h)."""
+        seen = history.join(x.reshape(b, t, -1), self.past)
+        convolved = functional.gelu(convolve(self.convolve, seen, t))
+        return x + functional.linear(convolved, self.mix.weight[:, :, 0], self.mix.bias)
 
 
 class Moments(nn.Module):
@@ -128,32 +152,27 @@ class Moments(nn.Module):
         self.features, self.doublings = features, doublings
         self.state_size = 3 * features * (2 ** doublings[-1] - 1)
 
-    def forward(
-        self, samples: Tensor, present: Tensor, history: History
-    ) -> list[tuple[Tensor, Tensor]]:
+    def forward(self, samples: Tensor, present: Tensor, history: History) -> tuple[Tensor, Tensor]:
         """Moments at each scale.
 
         Returns:
-            Mean and deviation (b, t, 2f), and 1 where at least half of the frames were measured,
-            else 0 (b, t, 2f), for each scale.
+            Mean and deviation (n, b, t, 2f), and 1 where at least half of the frames were measured,
+            else 0 (n, b, t, 2f).
         """
-        sums = torch.cat([samples, samples.square(), present], 2).transpose(1, 2)  # (b, 3f, t)
+        sums = torch.cat([samples, samples * samples, present], 2)  # (b, t, 3f)
         found = []
         for doubling in range(self.doublings[-1]):
             step = 2**doubling
-            sums = sums + history.join(sums, step)[:, :, :-step]
+            sums = sums + history.join(sums, step)[:, :-step]
             if doubling + 1 in self.doublings:
-                found.append(self._moments(sums, 2 * step))
-        return found
-
-    def _moments(self, sums: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        total, squares, count = torch.split(sums.transpose(1, 2), self.features, 2)
+                found.append(sums)
+        frames = sums.new_tensor([2**doubling for doubling in self.doublings])[:, None, None, None]
+        total, squares, count = torch.split(torch.stack(found), self.features, 3)
         measured = count.clamp_min(1.0)
         mean = total / measured
-        deviation = (squares / measured - mean.square()).clamp_min(0.0).add(1e-6).sqrt()
+        deviation = (squares / measured - mean * mean).clamp_min(0.0).add(1e-6).sqrt()
         enough = (count >= 0.5 * frames).to(sums.dtype)
-        root = float(frames) ** 0.5
-        return torch.cat([mean, deviation], 2) * root, torch.cat([enough, enough], 2)
+        return torch.cat([mean, deviation], 3) * frames.sqrt(), torch.cat([enough, enough], 3)
 
 
 LEAST_SCALE = 1e-4
@@ -191,11 +210,18 @@ class Whitening(nn.Module):
         Returns:
             (b, t, d)
         """
-        known, absent = measured * (view - self.mean), 1.0 - measured
-        x = known
-        for _ in range(2):  # the second round is for sensors that died together
-            x = known + absent * (x @ self.estimate)
-        return x @ self.matrix
+        return whitened(view, measured, self.mean, self.estimate, self.matrix)
+
+
+def whitened(
+    view: Tensor, measured: Tensor, mean: Tensor, estimate: Tensor, matrix: Tensor
+) -> Tensor:
+    """What `Whitening` makes of frames; of several views with an axis before all others."""
+    known, absent = measured * (view - mean), 1.0 - measured
+    x = known
+    for _ in range(2):  # the second round is for sensors that died together
+        x = known + absent * (x @ estimate)
+    return x @ matrix
 
 
 _ROWS = 8
@@ -240,19 +266,8 @@ class Bank(nn.Module):
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, view: Tensor, measured: Tensor) -> Tensor:
-        """How strange frames are: log(1 + d / scale) of the mean squared distance d per dimension.
-
-        Far from anything known the logarithm grows slowly, and no square root and no division by a
-        small number makes it jump.
-
-        Args:
-            view: (b, t, d)
-            measured: 1 for dimensions that were measured, else 0. (b, t, d)
-
-        Returns:
-            At least 0. (b, t)
-        """
-        return torch.log1p(self.distance(self.compared(view, measured)) / self.scale)
+        """How strange frames are. (b, t, d), measured as in `Whitening`: at least 0. (b, t)"""
+        return strangeness(self.distance(self.compared(view, measured)), self.scale)
 
     def compared(self, view: Tensor, measured: Tensor) -> Tensor:
         """What distances are taken of. (b, t, d)"""
@@ -260,12 +275,37 @@ class Bank(nn.Module):
 
     def distance(self, compared: Tensor) -> Tensor:
         """Mean over the nearest frames of the mean squared distance per dimension. (b, t)"""
-        # Of |v - m|² = |v|² - 2 v·m + |m|² the first part is the same for all members: only the
-        # nearest get it, and one product gives the rest. (b, t, k) is by far the largest here.
-        rest = compared @ (-2.0 * self.members.transpose(0, 1)) + self.members.square().sum(1)
-        nearest = smallest(rest, self.neighbours)  # (b, t, neighbours)
-        squared = (compared.square().sum(-1, keepdim=True) + nearest).clamp_min(0.0)
-        return squared.mean(-1) / compared.shape[-1]
+        return nearest_distance(compared, self.members, self.neighbours)
+
+
+def strangeness(distance: Tensor, scale: Tensor) -> Tensor:
+    """log(1 + d / scale) of the mean squared distance d per dimension.
+
+    Far from anything known the logarithm grows slowly, and no square root and no division by a
+    small number makes it jump.
+    """
+    return torch.log1p(distance / scale)
+
+
+def nearest_distance(compared: Tensor, members: Tensor, neighbours: int) -> Tensor:
+    """Mean over the nearest members of the mean squared distance per dimension.
+
+    Args:
+        compared: (…, d); with several banks (n, m, d).
+        members: (k, d), (n, k, d)
+        neighbours: How many are nearest.
+
+    Returns:
+        (…), (n, m)
+    """
+    # Of |v - m|² = |v|² - 2 v·m + |m|² the first part is the same for all members: only the nearest
+    # get it. A one behind v lets one product give the rest; (…, k) is by far the largest here.
+    ones_behind = functional.pad(compared, (0, 1), value=1.0)
+    squares = members.square().sum(-1)[..., None, :]
+    rest = ones_behind @ torch.cat([-2.0 * members.transpose(-2, -1), squares], -2)
+    nearest = smallest(rest, neighbours)  # (…, neighbours)
+    squared = ((compared * compared).sum(-1, keepdim=True) + nearest).clamp_min(0.0)
+    return squared.mean(-1) / compared.shape[-1]
 
 
 View = tuple[Tensor, Tensor]
@@ -323,21 +363,55 @@ class AnomalyScorer(nn.Module):
             Embeddings (b, t, e), scores (b, t), at least 0, higher is stranger, and the new state
             (b, s).
         """
-        views, state = self.views(samples, present, state)
-        return views[0][0], self.strangeness(views).sum(0), state
+        embedding, moments, measured, state = self._look(samples, present, state)
+        score = self.embedding_bank(embedding, torch.ones_like(embedding))
+        return embedding, score + self._judge_moments(moments, measured).sum(0), state
 
     def views(self, samples: Tensor, present: Tensor, state: Tensor) -> tuple[list[View], Tensor]:
         """What each bank judges, in the order of `banks`, and the new state."""
-        history = History(state)
-        embedding = self.encoder(samples, present, history)
-        moments = self.moments(samples, present, history)
-        return [(embedding, torch.ones_like(embedding)), *moments], history.next()
+        embedding, moments, measured, state = self._look(samples, present, state)
+        of_moments = zip(moments, measured, strict=True)
+        return [(embedding, torch.ones_like(embedding)), *of_moments], state
 
     def strangeness(self, views: list[View]) -> Tensor:
         """What each bank says of its view; their sum is the score. (banks, b, t)"""
-        return torch.stack(
-            [bank(view, measured) for bank, (view, measured) in zip(self.banks, views, strict=True)]
+        embedding, *of_moments = views
+        moments, measured = (torch.stack(each) for each in zip(*of_moments, strict=True))
+        judged = self._judge_moments(moments, measured)
+        return torch.cat([self.embedding_bank(*embedding)[None], judged])
+
+    def _look(
+        self, samples: Tensor, present: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Embeddings (b, t, e), what `Moments` gives, and the new state."""
+        history = History(state)
+        embedding = self.encoder(samples, present, history)
+        moments, measured = self.moments(samples, present, history)
+        return embedding, moments, measured, history.next()
+
+    def _judge_moments(self, moments: Tensor, measured: Tensor) -> Tensor:
+        """What the banks of the moments say, together: products of one size side by side.
+
+        Args:
+            moments: (n, b, t, 2f)
+            measured: (n, b, t, 2f)
+
+        Returns:
+            (n, b, t)
+        """
+        banks = self.banks[1:]
+        whitenings = [bank.whitening for bank in banks if bank.whitening is not None]
+        compared = whitened(
+            moments.flatten(1, 2),  # (n, b · t, 2f)
+            measured.flatten(1, 2),
+            torch.stack([each.mean for each in whitenings])[:, None],
+            torch.stack([each.estimate for each in whitenings]),
+            torch.stack([each.matrix for each in whitenings]),
         )
+        members = torch.stack([bank.members for bank in banks])
+        distance = nearest_distance(compared, members, banks[0].neighbours)  # (n, b · t)
+        scales = torch.stack([bank.scale for bank in banks])[:, None]
+        return strangeness(distance, scales).reshape(moments.shape[:3])
 
     @property
     def banks(self) -> list[Bank]:

@@ -18,7 +18,7 @@ from limpet.contracts.errors import ImpossibleHereError
 from limpet.contracts.manifest import Calibration
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.signals import Float32
-from limpet.training.anomaly.bank import add_held_out, fill_banks, held_out_scores
+from limpet.training.anomaly.bank import add_held_out, calibration_scores, fill_banks
 from limpet.training.anomaly.calibration import calibrate, calibrate_per_day
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import TrainingData, prepare_training
@@ -133,7 +133,7 @@ def train_anomaly(
     folder = open_run(out, record, resume=resume, force=force)
     with one_thread():
         scorer, loss = _train(prepared, config, device, folder)
-        scores = np.concatenate([held_out_scores(scorer, s) for s in prepared.stretches])
+        scores = calibration_scores(scorer, prepared.stretches, config.seed)
         calibration, warnings = _calibrate(scores, prepared, config)
         metrics = {"loss": loss, **_measure(scorer, prepared, config)}
         add_held_out(scorer, prepared.stretches, config.seed)

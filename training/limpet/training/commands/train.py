@@ -116,7 +116,8 @@ def anomaly(
     """Trains a streaming anomaly encoder on recordings of normal operation.
 
     Every numeric column is a channel, except a time column, label columns and those of --ignore.
-    The last quarter of the rows is held out and sets the alarm threshold.
+    The encoder never sees the last quarter of the rows; rows that were scored unseen set the alarm
+    threshold.
 
     PATH is .csv, .tsv, .txt, .npy, .npz, .mat or .data (robot failures as UCI has them), or a
     folder of such files. A folder of snapshots as PRONOSTIA has them (acc_00001.csv, …) is one
@@ -314,7 +315,7 @@ def _describe(report: AnomalyReport) -> str:
     lines += [
         f"fitted on {report.fit_frames} frames in {report.seconds:.0f} s",
         f"threshold: {calibration.threshold:.4g}, reached by {calibration.false_alarm_rate:.2%} "
-        f"of normal rows by the {calibration.held_out_rows} held-out ones"
+        f"of normal rows, by {calibration.held_out_rows} that were scored unseen"
         + _per_day(calibration.false_alarms_per_day),
         *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
         f"next: limpet export {report.run} --out BUNDLE",
