@@ -25,14 +25,19 @@ from limpet.training.run import RunFolder, RunRecord, check_out, open_run
 from tests.training.two_ranks import (
     BATCH,
     CONFIG,
+    NAVIGATION,
     POSITIVES,
     STEPS,
+    NavigationObjective,
     contrastive,
     everything_on_each_rank,
     fresh_anomaly_encoder,
     fresh_encoder,
+    navigation_step,
     real_objective,
 )
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 # One process adds up a batch in another order than two do.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
@@ -50,7 +55,13 @@ def torchrun(*program: str | Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=100,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONWARNINGS": "error",
+            # The program takes `tests` from here.
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        },
     )
 
 
@@ -301,3 +312,12 @@ def test_rank_1_neither_checks_nor_writes_a_run(tmp_path: Path) -> None:
     folder.write("weights.safetensors", b"")
     folder.remove_checkpoint()
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("objective", NAVIGATION)
+def test_an_image_encoder_s_step_compares_the_frames_of_all_ranks(
+    two: Ranks, tmp_path: Path, objective: NavigationObjective
+) -> None:
+    alone = navigation_step(tmp_path / "pairs", objective)
+    for rank in (0, 1):
+        assert_close(two.weights(rank, f"navigation {objective}"), alone)

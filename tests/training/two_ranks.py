@@ -12,8 +12,9 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+import msgspec
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -33,12 +34,18 @@ from limpet.training.distributed import (
     shard,
 )
 from limpet.training.fit import FitConfig, LossOfStep, TrainingInterruptedError, fit
+from limpet.training.navigation.encoder import Encoder
+from limpet.training.navigation.frames import open_frames
+from limpet.training.navigation.objective import Batches as NavigationBatches
 from limpet.training.progress import progress
 from limpet.training.ranks import rank
+from tests import navigation_frames
 
 STEPS, BATCH, WIDTH = 8, 12, 6
 BLOCKS, FEATURES = 3, 3
 POSITIVES: tuple[Literal["near", "weights"], ...] = ("near", "weights")
+NavigationObjective = Literal["ranked", "multi_positive", "simclr"]
+NAVIGATION: tuple[NavigationObjective, ...] = get_args(NavigationObjective)
 CONFIG = FitConfig(
     steps=STEPS, learning_rate=0.02, weight_decay=0.01, seed=5, warm_up_steps=2,
     checkpoint_steps=3, log_steps=1, clip_norm=0.5,
@@ -99,6 +106,24 @@ def everything_on_each_rank(encoder: nn.Module) -> LossOfStep:
     return loss_of_step
 
 
+def navigation_step(folder: Path, objective: NavigationObjective) -> dict[str, Tensor]:
+    """Loss and gradients of one step of an image encoder. Its statistics of a batch are fixed:
+    each rank would take its own.
+    """
+    config = msgspec.structs.replace(navigation_frames.CONFIG, objective=objective)
+    frames = open_frames(navigation_frames.write_pairs(folder), config.image)
+    encoder = Encoder(config).eval()
+    figures = NavigationBatches(frames, config).loss(encoder, np.random.default_rng(1), "cpu")
+    figures["loss"].backward()  # type: ignore[no-untyped-call]
+    average_gradients(encoder.parameters())
+    found = average(figures)
+    gradients = {name: weight.grad for name, weight in encoder.named_parameters()}
+    return {
+        **{name: torch.tensor(value) for name, value in found.items()},
+        **{name: gradient for name, gradient in gradients.items() if gradient is not None},
+    }
+
+
 def main(folder: Path) -> None:
     """Runs every scene; the tests say what is to be seen."""
     own = folder / f"files-of-rank-{rank()}"
@@ -149,6 +174,10 @@ def main(folder: Path) -> None:
             name, real = f"real {positives}", fresh_anomaly_encoder(rank())
             fit(real, real_objective(real, positives), CONFIG, run_folder(name))
             weights(name, real)
+
+        for objective in NAVIGATION:
+            step = navigation_step(folder / f"pairs-{rank()}" / "pairs", objective)
+            tensors.update({f"navigation {objective}/{key}": x for key, x in step.items()})
 
         def interrupt(step: int) -> None:
             if step == 4 and rank() == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+import safetensors  # noqa: F401 - whatever opens a RUN needs it: fail before the work begins
 import torch
 from torch import nn
 
