@@ -11,7 +11,7 @@ import pytest
 from msgspec import inspect
 
 import limpet.contracts.messages as messages
-from limpet.contracts.errors import RejectCode
+from limpet.contracts.errors import Cause, RejectCode
 from limpet.contracts.messages import (
     MAX_RANK,
     MAX_TENSORS,
@@ -93,13 +93,17 @@ def described_fields(type_: type[msgspec.Struct]) -> list[tuple[str, str, str]]:
     """Name, type and default of each field as WIRE.md writes them; `v` stands in every message."""
     fields = inspect.type_info(type_)
     assert isinstance(fields, inspect.StructType)
-    defaults = {None: "nil", "": '""', msgspec.NODEFAULT: "[]"}
+    defaults = {None: "nil", "": '""'}
+
+    def default(field: inspect.Field) -> str:
+        if field.required:
+            return ""
+        if field.default is msgspec.NODEFAULT:  # an `UNSET` of msgspec has no factory either
+            return "absent" if field.default_factory is msgspec.NODEFAULT else "[]"
+        return defaults.get(field.default, str(field.default))
+
     return [
-        (
-            field.name,
-            describe(field.type),
-            "" if field.required else defaults.get(field.default, str(field.default)),
-        )
+        (field.name, describe(field.type), default(field))
         for field in fields.fields
         if field.name != "v"
     ]
@@ -185,6 +189,12 @@ def test_the_specification_lists_row_states_and_which_are_scored() -> None:
 def test_the_specification_lists_every_reject_code_and_what_to_do() -> None:
     rows = table("Rejections")
     assert [row[0] for row in rows] == list(get_args(RejectCode))
+    assert all(row[1] and row[2] for row in rows)
+
+
+def test_the_specification_lists_every_cause_and_what_to_do() -> None:
+    rows = table("Causes")
+    assert [row[0] for row in rows] == list(get_args(Cause))
     assert all(row[1] and row[2] for row in rows)
 
 

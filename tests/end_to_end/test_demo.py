@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from limpet.runtime.client import RobotClient
+from tests.bundles import policy_bundle
 
+pytest.importorskip("open3d", reason="needs the extra `training`")
 pytest.importorskip("torch", reason="needs the extra `training`")
 pytest.importorskip("onnxscript", reason="needs the extra `export`")
 pytest.importorskip("matplotlib", reason="needs the extra `dashboard`")
@@ -104,12 +106,14 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
     tmp_path: Path, recording: Path
 ) -> None:
     out = tmp_path / "out"
+    policy = policy_bundle(tmp_path / "policy").path
     arguments = ("--data", recording, "--train-rows", TRAIN_ROWS, "--steps", 40, "--speed", "50")
+    arguments += ("--navigation", policy)
     with demo(out, *arguments, "--keep-serving", "--json", tmp_path / "report.json") as process:
         said = wait_for(process, out, "until Ctrl-C", 240.0)
         endpoint = said.partition("limpet alerts --from ")[2].split()[0]
         with RobotClient(endpoint) as robot:
-            assert [model.name for model in robot.hello().models] == ["waves"]
+            assert [model.name for model in robot.hello().models] == ["waves", "navigation"]
         process.send_signal(signal.SIGINT)
         assert process.wait(60.0) == 0
         assert_none_is_left(out)
@@ -122,7 +126,14 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
     assert stream["rows"] == stream["acknowledged"] == ROWS - TRAIN_ROWS
     assert stream["detected"] == len(FAULTS)
     assert [(i["start_row"], i["stop_row"]) for i in stream["intervals"]] == list(FAULTS)
-    assert sum(report["dropped"].values()) == report["robot"]["stale"]
+    drive = report["navigation"]
+    assert sum(report["dropped"].values()) == report["robot"]["stale"] + sum(
+        drive["stale"].values()
+    )
+    assert drive["followed"] > 10
+    assert drive["frames"] == drive["ticks"] == sum(drive["states"].values())
+    assert drive["oldest_followed_ms"] < 300.0
+    assert (drive["refused"], drive["failed"], drive["unsent"]) == ({}, 0, 0)
     assert report["robot"]["answered"] > 20
     assert report["robot"]["failed"] == 0
 
@@ -136,9 +147,10 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
 
     from matplotlib.image import imread
 
-    picture = imread(out / "timeline.png")
-    assert picture.shape[1] > 1000
-    assert picture[..., :3].std() > 0.05
+    for name in ("timeline.png", "trajectories.png"):
+        picture = imread(out / name)
+        assert picture.shape[1] > 1000
+        assert picture[..., :3].std() > 0.05
 
 
 @pytest.mark.timeout(120)

@@ -79,9 +79,10 @@ def server_config(
     queue: int = 256,
     stream_threads: int = 2,
     anomaly: Mapping[str, Any] | None = None,
+    more: Sequence[Path] = (),
     **section: Any,
 ) -> ServerConfig:
-    """Serves `identity` and `tiny-anomaly` from `folder`.
+    """Serves `identity` and `tiny-anomaly` from `folder`, and what `more` says.
 
     Args:
         folder: Takes bundles and state; a second server there finds both.
@@ -89,6 +90,7 @@ def server_config(
         queue: Of both models.
         stream_threads: Of both models; with 1, what waits for a stream waits for all.
         anomaly: Options of `anomaly_bundle`.
+        more: Bundles to serve as well.
         section: Goes into `[server]`.
     """
     bundles = [folder / "identity", folder / "anomaly"]
@@ -102,7 +104,7 @@ def server_config(
         ),
         models=[
             ModelConfig(bundle=str(path), queue=queue, stream_threads=stream_threads)
-            for path in bundles
+            for path in (*bundles, *more)
         ],
         streams=tuple(streams),
     )

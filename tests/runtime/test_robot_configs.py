@@ -45,3 +45,9 @@ def _is_example(line: str) -> bool:
 def test_the_anomaly_monitor_serves_what_export_makes_from_the_repository_root() -> None:
     (model,) = load_config(FOLDER / "anomaly_monitor.toml").models
     assert Path(model.bundle).resolve() == FOLDER.parent / "bundles" / "anomaly"
+
+
+def test_the_turtlebot_drives_by_the_reference_policy() -> None:
+    (model,) = load_config(FOLDER / "turtlebot_nav.toml").models
+    assert Path(model.bundle).resolve() == FOLDER / "bundles" / "navigation"
+    assert model.name == "navigation"

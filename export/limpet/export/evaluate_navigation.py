@@ -9,6 +9,7 @@ import numpy as np
 
 from limpet.contracts.errors import BundleError
 from limpet.contracts.golden import Run
+from limpet.contracts.image_model import embed
 from limpet.contracts.images import Float32, ImagePreprocessing, Uint8, preprocess
 from limpet.contracts.manifest import Manifest
 from limpet.export.models import Source, open_model
@@ -106,12 +107,8 @@ def _config(model: Path, manifest: Manifest) -> NavigationConfig:
 
 
 def _embedder(manifest: Manifest, run: Run) -> Embed:
-    how, (image,), output = manifest.image(), manifest.inputs, manifest.outputs[0]
-
-    def embed(images: Uint8) -> Float32:
-        return np.asarray(run({image.name: prepared(images, how)})[output.name], np.float32)
-
-    return embed
+    how = manifest.image()
+    return lambda images: embed(manifest, run, prepared(images, how))
 
 
 def prepared(images: Uint8, how: ImagePreprocessing) -> Float32:

@@ -17,6 +17,7 @@ from limpet.contracts.bundle import (
 from limpet.contracts.errors import UsageError
 from limpet.contracts.golden import Check, Parity
 from limpet.contracts.manifest import Precision
+from limpet.export.custom import from_module, from_onnx
 from limpet.export.graph import to_onnx
 from limpet.export.parity import check_parity
 from limpet.export.precision.convert import Exact, converted
@@ -53,9 +54,11 @@ class ExportReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def export_run(
-    run: Path,
+    run: Path | None,
     out: Path,
     *,
+    module: str | None = None,
+    spec: Path | None = None,
     precision: Precision = "fp32",
     calibration: Path | None = None,
     force: bool = False,
@@ -63,15 +66,16 @@ def export_run(
     """Converts a model, proves the graph against PyTorch, and only then writes the bundle.
 
     Args:
-        run: The RUN folder, or a float32 bundle.
+        run: The RUN folder, a float32 bundle or an ONNX file; None for a module.
+        module: `package:function` that returns a PyTorch module; `spec` describes it.
+        spec: A SPEC.toml (`limpet.export.custom.Spec`).
         out: The bundle; its last part is the model's name.
         precision: Number format of the graph.
         calibration: Real data for INT8: recordings, images or an npz of inputs.
         force: Replace a bundle that is there already.
 
     Raises:
-        UsageError: `run` is something that this version does not export, `out` exists, or INT8
-            lacks its data.
+        UsageError: Not one of `run` and `module`, `out` exists, or INT8 lacks its data.
         DataError: `run` is no finished RUN, or the data cannot be used.
         BundleError: The bundle to export is damaged.
         ExportError: PyTorch cannot convert the model, or it cannot have this precision.
@@ -80,8 +84,7 @@ def export_run(
     if calibration is not None and precision != "int8":
         raise UsageError(f"{precision} needs no calibration", "leave out --calibration")
     name = out.absolute().name
-    exact = _of_bundle(run, name) if (run / MANIFEST).is_file() else _of_run(run, name)
-    exact = converted(exact, precision, calibration)
+    exact = converted(_exact(run, module, spec, name), precision, calibration)
     manifest, golden = exact.manifest, exact.golden
     parity = check_parity(exact.model, manifest, golden)
     if parity.passed:
@@ -98,12 +101,22 @@ def export_run(
     )
 
 
-def _of_run(run: Path, name: str) -> Exact:
+def _exact(run: Path | None, module: str | None, spec: Path | None, name: str) -> Exact:
+    """The float32 model that was named, whatever it is."""
+    if module is not None and run is None:
+        if spec is None:
+            raise UsageError("--module needs its --spec", "see `limpet export --help`")
+        return from_module(module, spec, name)
+    if run is None or module is not None:
+        raise UsageError("nothing or two things to export", "give a RUN, a bundle, or --module")
     if run.suffix.lower() == ".onnx":
-        raise UsageError(
-            f"{run} is an ONNX file; packing one is not in this version",
-            "give the RUN that `limpet train` wrote",
-        )
+        return from_onnx(run, spec, name)
+    if spec is not None:
+        raise UsageError(f"{run} describes itself", "leave out --spec")
+    return _of_bundle(run, name) if (run / MANIFEST).is_file() else _of_run(run, name)
+
+
+def _of_run(run: Path, name: str) -> Exact:
     opened = open_any_run(run)
     manifest = opened.manifest(name, "fp32")
     golden = opened.golden(manifest)

@@ -18,24 +18,12 @@ from pathlib import Path
 
 import msgspec
 
-from limpet.contracts.errors import BundleError, TensorError, UsageError
+from limpet.contracts.consistency import check_consistency
+from limpet.contracts.errors import BundleError, UsageError
 from limpet.contracts.golden import Golden, read_golden
-from limpet.contracts.images import ImagePreprocessing
-from limpet.contracts.manifest import (
-    AnomalyDecoding,
-    Manifest,
-    NavigationDecoding,
-    SignalPreprocessing,
-    decode_manifest,
-    encode_manifest,
-    is_sealed,
-)
-from limpet.contracts.signal_steps import check_chain, features_of
-from limpet.contracts.tensors import TensorSpec
+from limpet.contracts.manifest import Manifest, decode_manifest, encode_manifest, is_sealed
 
 MANIFEST, MODEL, GOLDEN, ENGINES = "manifest.json", "model.onnx", "golden.npz", "engines"
-
-STREAMING = "a streaming anomaly model"
 
 
 @dataclass(frozen=True)
@@ -93,7 +81,7 @@ def read_bundle(path: Path | str) -> Bundle:
             "copy the bundle again from where it was exported, or export again",
         )
     _check_files(path, manifest)
-    _check_consistency(path, manifest)
+    check_consistency(manifest, str(path / MANIFEST))
     read_golden(path / GOLDEN, manifest)
     return Bundle(path, manifest)
 
@@ -187,112 +175,4 @@ def _check_files(path: Path, manifest: Manifest) -> None:
         raise BundleError(
             f"bundle {path} holds files its manifest does not list: {', '.join(sorted(strangers))}",
             "remove them, or export again",
-        )
-
-
-def _check_consistency(path: Path, manifest: Manifest) -> None:
-    """Whether the manifest's parts fit each other."""
-    where = path / MANIFEST
-    if not manifest.inputs or not manifest.outputs:
-        raise BundleError(
-            f"{where}: a model needs at least one input and one output", "export the model again"
-        )
-    if manifest.kind == "anomaly":
-        _check_anomaly(where, manifest)
-    if manifest.kind == "navigation":
-        _check_navigation(where, manifest)
-
-
-def _check_navigation(where: Path, manifest: Manifest) -> None:
-    image, decoding = manifest.preprocessing, manifest.decoding
-    if not isinstance(image, ImagePreprocessing):
-        raise BundleError(
-            f"{where}: a navigation model needs preprocessing of images", "export again"
-        )
-    if min(image.width, image.height) < 1 or not all(scale > 0 for scale in image.scale):
-        raise BundleError(
-            f"{where}: images of {image.width} × {image.height} with scales {image.scale}, wanted "
-            "positive ones",
-            "export the model again",
-        )
-    frames: list[int | str] = ["batch", 3, image.height, image.width]
-    _check_tensors(where, "inputs", manifest.inputs, [frames], "an image encoder")
-    _check_tensors(where, "outputs", manifest.outputs, [["batch", 0]], "an image encoder")
-    names = [spec.name for spec in manifest.outputs]
-    if not isinstance(decoding, NavigationDecoding) or names != [decoding.embedding]:
-        raise BundleError(
-            f"{where}: decoding does not name the output {', '.join(names)} as the embedding",
-            "export the model again",
-        )
-
-
-def _check_anomaly(where: Path, manifest: Manifest) -> None:
-    signal, calibration, decoding = manifest.preprocessing, manifest.calibration, manifest.decoding
-    if not isinstance(signal, SignalPreprocessing):
-        raise BundleError(
-            f"{where}: an anomaly model needs preprocessing of signals", "export again"
-        )
-    try:
-        check_chain(signal.steps, len(signal.channels))
-    except TensorError as error:
-        raise BundleError(f"{where}: {error}", "export the model again") from error
-    if len(set(signal.channels)) != len(signal.channels) or not signal.rate_hz > 0:
-        raise BundleError(
-            f"{where}: channels {signal.channels} at {signal.rate_hz:g} Hz, wanted names that "
-            "differ and a rate above 0",
-            "export the model again",
-        )
-    features = features_of(signal.steps, len(signal.channels))
-    frames: list[int | str] = ["batch", "rows", features]
-    _check_tensors(where, "inputs", manifest.inputs, [frames, frames, ["batch", 0]], STREAMING)
-    if calibration is None or not calibration.release_threshold <= calibration.threshold:
-        raise BundleError(
-            f"{where}: an anomaly model needs a threshold and a release threshold "
-            "that is not above it",
-            "train the model again",
-        )
-    outputs: list[list[int | str]] = [["batch", "rows", 0], ["batch", "rows"], ["batch", 0]]
-    _check_tensors(where, "outputs", manifest.outputs, outputs, STREAMING)
-    names = [spec.name for spec in manifest.outputs]
-    if not isinstance(decoding, AnomalyDecoding) or names != [
-        decoding.embedding,
-        decoding.score,
-        decoding.next_state,
-    ]:
-        raise BundleError(
-            f"{where}: decoding does not name the outputs {', '.join(names)} as embedding, score "
-            "and next state",
-            "export the model again",
-        )
-    if manifest.inputs[2].shape != manifest.outputs[2].shape:
-        raise BundleError(
-            f"{where}: state {manifest.inputs[2].describe()} becomes "
-            f"{manifest.outputs[2].describe()}, wanted one size",
-            "export the model again",
-        )
-
-
-def _check_tensors(
-    where: Path,
-    what: str,
-    specs: Sequence[TensorSpec],
-    shapes: Sequence[Sequence[int | str]],
-    model: str,
-) -> None:
-    """Whether float32 tensors have these shapes, where 0 stands for any fixed size."""
-    fits = len(specs) == len(shapes) and all(
-        spec.dtype == "float32"
-        and len(spec.shape) == len(shape)
-        and all(
-            isinstance(size, int) if want == 0 else size == want
-            for size, want in zip(spec.shape, shape, strict=True)
-        )
-        for spec, shape in zip(specs, shapes, strict=True)
-    )
-    if not fits:
-        wanted = "; ".join(str([size or "size" for size in shape]) for shape in shapes)
-        raise BundleError(
-            f"{where}: {what} {'; '.join(spec.describe() for spec in specs)} do not fit "
-            f"{model}, wanted float32 {wanted}",
-            "export the model again",
         )

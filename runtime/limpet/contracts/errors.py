@@ -8,6 +8,7 @@
     ├── ConfigError                a configuration file is wrong (path and line)
     ├── BundleError                a bundle is damaged, foreign or of another schema
     ├── TensorError                an array does not fit its TensorSpec
+    │   └── ImplausibleError       it fits, but what it says cannot be so (`cause`)
     ├── ExportError                a model cannot be converted to ONNX
     ├── EngineError                an inference engine cannot load or run a model
     ├── WireError                  bytes that are no message of this protocol
@@ -37,6 +38,16 @@ RejectCode = Literal[
     "no_credit",  # more unacknowledged samples than credits
     "stopping",  # the server is shutting down
 ]
+
+Cause = Literal[
+    "image_black",  # a covered lens, a camera without light
+    "image_bright",  # blown out
+    "image_flat",  # one colour: no camera behind it
+    "camera_frozen",  # the same image again and again while the robot moves
+    "goal",  # no number, or a place that cannot be
+    "proprioception",  # no number, or speeds that cannot be
+]
+"""Why an input of the right shape is refused: a robot has to stop, or to look after itself."""
 
 
 class LimpetError(Exception):
@@ -98,6 +109,14 @@ class TensorError(LimpetError):
     """An array does not fit its TensorSpec."""
 
 
+class ImplausibleError(TensorError):
+    """An array fits its TensorSpec, but what it says cannot be so; `cause` names the state."""
+
+    def __init__(self, cause: Cause, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.cause: Cause = cause
+
+
 class ExportError(LimpetError):
     """A model cannot be converted to ONNX."""
 
@@ -131,12 +150,15 @@ class StaleReplyError(RequestError):
 
 
 class RejectedError(RequestError):
-    """The server refused the request; `code` says why in one word."""
+    """The server refused the request; `code` says why in one word, `cause` names an input's
+    state where that is why.
+    """
 
-    def __init__(self, code: RejectCode, reason: str, hint: str = "") -> None:
+    def __init__(self, code: RejectCode, reason: str, hint: str = "", cause: str = "") -> None:
         super().__init__(f"{code}: {reason}", hint)
         self.code = code
         self.reason = reason
+        self.cause = cause
 
 
 class FailedError(RequestError):

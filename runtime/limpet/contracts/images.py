@@ -3,11 +3,12 @@
 An image is uint8 (H, W, 3), RGB, rows downward. Channel order cannot be seen in an array: where
 a source names it (ROS does), `as_rgb` puts it right; where nothing does, RGB is taken on trust.
 
-Dimension legend: H rows, W columns, h and w those of the result.
+Dimension legend: H rows, W columns, h and w those of the result; n pixels along an axis become m.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal
 
@@ -105,9 +106,17 @@ def preprocess(image: Uint8, how: ImagePreprocessing) -> Float32:
     Raises:
         TensorError: As `check_image`.
     """
+    return normalize(shrink(image, how), how)
+
+
+def shrink(image: Uint8, how: ImagePreprocessing) -> Float32:
+    """An image, any size, cut and resized to the encoder's, values 0 to 255. (h, w, 3)
+
+    Raises:
+        TensorError: As `check_image`.
+    """
     cut = crop_to_aspect(check_image(image), how.width, how.height)
-    small = resize_area(cut, how.height, how.width)
-    return normalize(small, how)
+    return resize_area(cut, how.height, how.width)
 
 
 def normalize(images: NDArray[np.floating] | Uint8, how: ImagePreprocessing) -> Float32:
@@ -134,21 +143,38 @@ def resize_area(image: Uint8, height: int, width: int) -> Float32:
     Along one axis of n pixels, result pixel j of m covers [j n/m, (j + 1) n/m), and pixel i weighs
     as much as it overlaps that. Nothing is rounded: values stay float32, 0 to 255. (h, w, 3)
     """
-    rows, columns = image.shape[:2]
-    x = image.astype(np.float32)
-    if rows != height:
-        x = np.tensordot(_overlaps(rows, height), x, axes=(1, 0))
-    if columns != width:
-        x = np.tensordot(_overlaps(columns, width), x, axes=(1, 1)).transpose(1, 0, 2)
-    return np.ascontiguousarray(x)
+    return np.ascontiguousarray(_resize_axis(_resize_axis(image, height, 0), width, 1))
+
+
+def _resize_axis(image: Uint8 | Float32, m: int, axis: int) -> Float32:
+    """Resizes along one axis: a sum of as many weighted slices as a result pixel covers pixels.
+
+    A product with the whole matrix of weights took 8 ms for a 640 × 480 image where this takes 2.5,
+    and 120 ms where BLAS had several threads on two busy cores.
+    """
+    n = image.shape[axis]
+    if n == m:
+        return image.astype(np.float32, copy=False)
+    first_m, weights_km = _overlaps(n, m)
+    shape = [1, 1, 1]
+    shape[axis] = m
+    total = np.zeros((*image.shape[:axis], m, *image.shape[axis + 1 :]), np.float32)
+    for k, weights_m in enumerate(weights_km):
+        total += np.take(image, first_m + k, axis, mode="clip") * weights_m.reshape(shape)
+    return total
 
 
 @lru_cache(maxsize=32)
-def _overlaps(n: int, m: int) -> Float32:
-    """Weight of pixel i in result pixel j. (m, n), rows sum to 1"""
+def _overlaps(n: int, m: int) -> tuple[NDArray[np.intp], Float32]:
+    """First pixel that each result pixel covers, and the weights of that and the following ones.
+
+    (m,) and (k, m); the weights of a result pixel sum to 1.
+    """
     edges = np.arange(m + 1) * (n / m)
-    i = np.arange(n)
-    overlap = np.minimum(edges[1:, None], i + 1) - np.maximum(edges[:-1, None], i)
-    weights: Float32 = (np.maximum(overlap, 0.0) * (m / n)).astype(np.float32)
+    first = edges[:-1].astype(np.intp)
+    i = first + np.arange(math.ceil(n / m) + 1)[:, None]  # (k, m)
+    overlap = np.minimum(edges[1:], i + 1) - np.maximum(edges[:-1], i)
+    weights = (np.maximum(overlap, 0.0) * (m / n)).astype(np.float32)
     weights.setflags(write=False)
-    return weights
+    first.setflags(write=False)
+    return first, weights

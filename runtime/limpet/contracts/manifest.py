@@ -55,19 +55,44 @@ class AnomalyDecoding(
     next_state: str = "next_state"
 
 
+class ActionDecoding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a mobile robot's policy drives, and how long its word holds.
+
+    The inputs beside the image are goal [batch, 3]: distance (m), cosine and sine of its bearing in
+    the robot's frame, counter-clockwise from straight ahead; and proprioception [batch, 2]: forward
+    speed (m/s) and turn rate (rad/s) driven last. The output is [batch, 2]: forward speed (m/s) and
+    turn rate (rad/s).
+
+    Attributes:
+        name: The output.
+        largest_speed: m/s either way; actions are limited to it.
+        largest_turn_rate: rad/s either way.
+        valid_s: How long after its image was captured an action may be followed, seconds.
+        farthest_goal_m: Goals beyond this are refused.
+    """
+
+    name: str = "action"
+    largest_speed: float
+    largest_turn_rate: float
+    valid_s: float = 0.3
+    farthest_goal_m: float = 100.0
+
+
 class NavigationDecoding(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="navigation"
 ):
     """Which outputs carry what.
 
-    The input is image [batch, 3, height, width], as the manifest's preprocessing makes it of a
-    camera's images.
+    The first input is image [batch, 3, height, width], as the manifest's preprocessing makes it of
+    a camera's images.
 
     Attributes:
         embedding: Output whose rows have unit length: frames of like geometry are near each other.
+        action: The policy's output; None for an encoder alone.
     """
 
     embedding: str = "embedding"
+    action: ActionDecoding | None = None
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,7 +3,7 @@ for other languages.
 
 Times are Unix nanoseconds on the *server's* clock: a node adds the offset that it measured with
 `Ping`. An `id` is chosen by the client, at least 1, and stands in the reply; a `Rejected` with id 0
-answers bytes in which no id could be read.
+answers bytes in which no id could be read. A field that is `UNSET` is not in the header.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Annotated, Literal, Union, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from limpet.contracts.errors import RejectCode
+from limpet.contracts.images import ChannelOrder
 from limpet.contracts.tensors import TensorSpec
 
 VERSION = 1
@@ -77,6 +79,7 @@ class Infer(TensorMessage, kw_only=True):
         priority: Higher ones leave the queue first.
         replaces: A key of this client's; a waiting request with the same key is answered `Stale`
             and this one takes its place. Empty: none.
+        channel_order: Of the image, where the model takes one; unset: RGB.
     """
 
     id: Id
@@ -85,6 +88,7 @@ class Infer(TensorMessage, kw_only=True):
     max_age_ns: Nanoseconds | None = None
     priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
     replaces: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    channel_order: ChannelOrder | UnsetType = UNSET
 
 
 class OpenStream(Message, kw_only=True):
@@ -197,6 +201,7 @@ class Result(TensorMessage, kw_only=True):
         queue_ns: From arrival to the start of inference.
         inference_ns: Preprocessing and engine.
         total_ns: From arrival to the reply.
+        valid_until_ns: When an action must no longer be followed; unset where there is none.
     """
 
     id: Id
@@ -206,6 +211,7 @@ class Result(TensorMessage, kw_only=True):
     queue_ns: Nanoseconds
     inference_ns: Nanoseconds
     total_ns: Nanoseconds
+    valid_until_ns: Nanoseconds | UnsetType = UNSET
 
 
 class Stale(Message, kw_only=True):
@@ -218,12 +224,17 @@ class Stale(Message, kw_only=True):
 
 
 class Rejected(Message, kw_only=True):
-    """The server did not accept the message: why, and what to do."""
+    """The server did not accept the message: why, and what to do.
+
+    Attributes:
+        cause: A `limpet.contracts.errors.Cause`, or one of a later server; unset: none.
+    """
 
     id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     code: RejectCode
     reason: str
     hint: str = ""
+    cause: str | UnsetType = UNSET
 
 
 class Failed(Message, kw_only=True):

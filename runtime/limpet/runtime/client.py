@@ -18,6 +18,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import zmq
+from msgspec import UNSET
 from zmq.utils.monitor import recv_monitor_message
 
 from limpet.contracts import messages
@@ -29,6 +30,7 @@ from limpet.contracts.errors import (
     StaleReplyError,
     WireError,
 )
+from limpet.contracts.images import ChannelOrder
 from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
@@ -213,6 +215,10 @@ class Connection:
                     raise
         return (self._clock.now_ns() if unix_ns is None else unix_ns) + self._clock_offset_ns
 
+    def host_time_ns(self, server_ns: int | None = None) -> int:
+        """A time of the server's clock (default: now), as last measured, on this host's clock."""
+        return self._clock.now_ns() if server_ns is None else server_ns - self._clock_offset_ns
+
 
 def _poll(socket: zmq.Socket[bytes], flags: int, deadline_s: float) -> bool:
     return bool(socket.poll(_milliseconds_until(deadline_s), flags))
@@ -230,7 +236,8 @@ def as_error(reply: Reply) -> Exception:
         age_ms, limit_ms = (reply.age_ns or 0) / 1e6, (reply.max_age_ns or 0) / 1e6
         return StaleReplyError(f"input was {age_ms:.1f} ms old, at most {limit_ms:.1f} ms wanted")
     if isinstance(reply, messages.Rejected):
-        return RejectedError(reply.code, reply.reason, reply.hint)
+        cause = "" if reply.cause is UNSET else reply.cause
+        return RejectedError(reply.code, reply.reason, reply.hint, cause)
     if isinstance(reply, messages.Failed):
         return FailedError(reply.reason)
     return WireError(f"unexpected reply {type(reply).__name__}")
@@ -265,6 +272,8 @@ class Inference:
         queue_s: Wait in the server.
         inference_s: Preprocessing and engine.
         total_s: From arrival to reply, in the server.
+        valid_until_ns: When an action must no longer be followed, on this host's clock (Unix ns);
+            None where there is none.
     """
 
     outputs: Tensors
@@ -273,6 +282,7 @@ class Inference:
     queue_s: float
     inference_s: float
     total_s: float
+    valid_until_ns: int | None = None
 
 
 class RobotClient(Connection, Closing):
@@ -287,6 +297,7 @@ class RobotClient(Connection, Closing):
         max_age_s: float | None = None,
         priority: int = 0,
         replaces: str = "",
+        channel_order: ChannelOrder | None = None,
         timeout_s: float = 1.0,
     ) -> Inference:
         """Runs a model.
@@ -298,6 +309,7 @@ class RobotClient(Connection, Closing):
             max_age_s: Oldest input still worth an answer.
             priority: Higher ones are served first.
             replaces: A waiting request of this client with the same key is dropped for this one.
+            channel_order: Of the image, where the model takes one; None is RGB.
             timeout_s: Longest wait for the reply.
 
         Raises:
@@ -314,6 +326,7 @@ class RobotClient(Connection, Closing):
                 max_age_ns=None if max_age_s is None else round(max_age_s * 1e9),
                 priority=priority,
                 replaces=replaces,
+                channel_order=channel_order or UNSET,
             ),
             messages.Result,
             deadline_s - time.monotonic(),
@@ -326,4 +339,5 @@ class RobotClient(Connection, Closing):
             reply.queue_ns / 1e9,
             reply.inference_ns / 1e9,
             reply.total_ns / 1e9,
+            None if reply.valid_until_ns is UNSET else self.host_time_ns(reply.valid_until_ns),
         )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from msgspec import UNSET, UnsetType
 
 from limpet.contracts import messages
 from limpet.contracts.clock import Clock
-from limpet.contracts.errors import RejectedError, TensorError
+from limpet.contracts.errors import ImplausibleError, RejectedError, TensorError
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import ServedModel
 from limpet.runtime.replies import Refusals, Respond
 from limpet.runtime.scheduler import ModelWorker
+from limpet.runtime.served_images import Origin
 
 FUTURE_NS = 250_000_000
 """How far ahead of the server's clock a capture time may lie before it must be a mistake."""
+
+Compute = Callable[[Tensors], Tensors]
 
 
 class InferenceRequests:
@@ -62,17 +67,28 @@ class InferenceRequests:
             batch = model.check_request(inputs)
         except TensorError as error:
             raise RejectedError("bad_input", error.message, error.hint) from error
+        if request.channel_order is not UNSET and model.images is None:
+            raise RejectedError(
+                "bad_input",
+                f"channel_order {request.channel_order!r} and model {model.name!r}, which takes "
+                "no image",
+                "leave it out",
+            )
         if request.capture_time_ns is None:
             request.capture_time_ns = self._clock.now_ns()
         elif request.capture_time_ns > self._clock.now_ns() + FUTURE_NS:
             raise RejectedError(
                 "bad_input", "captured in the future", "measure the clock offset with Ping"
             )
+        valid_ns = model.valid_ns
+        if valid_ns is not None and (request.max_age_ns is None or request.max_age_ns > valid_ns):
+            request.max_age_ns = valid_ns
+        compute = self._compute(model, request, identity)
         replaced = messages.Stale(id=request.id, stage="replaced")
         accepted = self._workers[model.name].submit(
-            functools.partial(self._run, model, request, inputs, respond, arrived_ns),
+            functools.partial(self._run, model, compute, request, inputs, respond, arrived_ns),
             priority=request.priority,
-            cost_ns=model.cost_ns * batch,
+            cost_ns=model.cost_of(batch),
             key=(identity, request.replaces) if request.replaces else None,
             on_replaced=functools.partial(self._drop_stale, replaced, respond),
         )
@@ -83,9 +99,24 @@ class InferenceRequests:
                 "send less often, or ask for the newest only with `replaces`",
             )
 
+    @staticmethod
+    def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute:
+        """What computes the outputs of a request."""
+        if model.images is None:
+            return model.infer
+        assert request.capture_time_ns is not None
+        origin = Origin(
+            client=identity,
+            camera=request.replaces,
+            captured_ns=request.capture_time_ns,
+            channel_order="rgb" if request.channel_order is UNSET else request.channel_order,
+        )
+        return functools.partial(model.images.infer, origin=origin)
+
     def _run(
         self,
         model: ServedModel,
+        compute: Compute,
         request: messages.Infer,
         inputs: Tensors,
         respond: Respond,
@@ -95,7 +126,7 @@ class InferenceRequests:
             started_ns = time.monotonic_ns()
             if (stale := self._stale(request, "queue")) is not None:
                 return self._drop_stale(stale, respond)
-            outputs = model.infer(inputs)
+            outputs = compute(inputs)
             finished_ns = time.monotonic_ns()
             if (stale := self._stale(request, "reply")) is not None:
                 return self._drop_stale(stale, respond)
@@ -108,12 +139,14 @@ class InferenceRequests:
                     queue_ns=started_ns - arrived_ns,
                     inference_ns=finished_ns - started_ns,
                     total_ns=finished_ns - arrived_ns,
+                    valid_until_ns=_valid_until_ns(model, request),
                 ),
                 outputs,
             )
             self._metrics.record(model.name, finished_ns - arrived_ns)
         except TensorError as error:
-            refused = RejectedError("bad_input", error.message, error.hint)
+            cause = error.cause if isinstance(error, ImplausibleError) else ""
+            refused = RejectedError("bad_input", error.message, error.hint, cause)
             self._refusals.reject(respond, request.id, refused)
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             self._refusals.fail(respond, request.id, error)
@@ -131,3 +164,9 @@ class InferenceRequests:
     def _drop_stale(self, stale: messages.Stale, respond: Respond) -> None:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
+
+
+def _valid_until_ns(model: ServedModel, request: messages.Infer) -> int | UnsetType:
+    if model.valid_ns is None or request.capture_time_ns is None:
+        return UNSET
+    return request.capture_time_ns + model.valid_ns

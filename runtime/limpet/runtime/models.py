@@ -11,6 +11,8 @@ import numpy as np
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import EngineError, TensorError
 from limpet.contracts.golden import check_golden
+from limpet.contracts.image_model import ImageModel
+from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Manifest, SignalPreprocessing
 from limpet.contracts.messages import ModelInfo
 from limpet.contracts.scoring import SignalScorer, StreamingModel
@@ -18,6 +20,7 @@ from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_str
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
+from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
 
 _COST_RUNS = 20
@@ -41,9 +44,15 @@ class ServedModel:
         self.bundle: Bundle = read_bundle(config.bundle)
         self.manifest = self.bundle.manifest
         self.name = config.name or self.manifest.name
+        self.engine = open_engine(self.bundle, config.engine, config.threads)
+        self.images: ServedImages | None = None
+        """Takes the requests of a model that takes images; None for others."""
         self.inputs, self.outputs = _request_tensors(self.manifest)
         """The tensors that an `Infer` carries, and those that its `Result` does."""
-        self.engine = open_engine(self.bundle, config.engine, config.threads)
+        if isinstance(self.manifest.preprocessing, ImagePreprocessing):
+            model = ImageModel(self.manifest, lambda inputs: self.engine.run(inputs))
+            self.images = ServedImages(model)
+            self.inputs, self.outputs = model.inputs, model.outputs
         golden = self.bundle.golden()
         failed = [
             f"{check.name} {check.measured:.3g}, bound {check.bound:.3g}"
@@ -86,7 +95,7 @@ class ServedModel:
         )
 
     def check_request(self, inputs: Tensors) -> int:
-        """Checks the tensors of an `Infer` before it is queued.
+        """Checks the tensors of an `Infer` before it is queued; those with an image when it is run.
 
         Returns:
             Size of the axis `batch`, 1 where the model has none.
@@ -94,6 +103,8 @@ class ServedModel:
         Raises:
             TensorError: They are not what the model takes.
         """
+        if self.images is not None:
+            return 1
         batch = check_tensors(self.inputs, inputs, f"model {self.name!r}").get("batch", 1)
         if batch > self.config.max_batch:
             raise TensorError(
@@ -101,8 +112,17 @@ class ServedModel:
             )
         return batch
 
+    @property
+    def valid_ns(self) -> int | None:
+        """How long after its input was captured an action may be followed; None without any."""
+        return None if self.images is None else self.images.valid_ns
+
+    def cost_of(self, batch: int) -> int | None:
+        """Estimated nanoseconds of a request; None where its size decides, as an image's does."""
+        return self.cost_ns * batch if self.images is None else None
+
     def infer(self, inputs: Tensors) -> Tensors:
-        """Preprocesses and runs one request.
+        """Preprocesses and runs one request; `images` does that for a model that takes some.
 
         Raises:
             TensorError: A value that the preprocessing refuses.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from msgspec import UNSET
+
 from limpet.contracts import messages
 from limpet.contracts.errors import LimpetError, RejectedError
 from limpet.contracts.messages import Reply
@@ -33,12 +35,15 @@ class Refusals:
     def reject(self, respond: Respond, request_id: int, error: RejectedError) -> None:
         """Nothing was done."""
         self._metrics.count(f"rejected.{error.code}")
+        if error.cause:
+            self._metrics.count(f"cause.{error.cause}")
         respond(
             messages.Rejected(
                 id=request_id,
                 code=error.code,
                 reason=error.reason[:MAX_REASON_CHARS],
                 hint=error.hint[:MAX_REASON_CHARS],
+                cause=error.cause or UNSET,
             ),
             None,
         )

@@ -10,13 +10,24 @@ from limpet.contracts.manifest import Precision
 
 
 @click.command("export")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
     metavar="BUNDLE",
     help="Bundle to write; its last part is the model's name.",
+)
+@click.option(
+    "--module",
+    metavar="PACKAGE:FUNCTION",
+    help="A function that returns a torch.nn.Module to export, instead of RUN.",
+)
+@click.option(
+    "--spec",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="SPEC.toml",
+    help="Inputs and outputs of --module or of an ONNX file.",
 )
 @click.option(
     "--precision",
@@ -40,14 +51,20 @@ from limpet.contracts.manifest import Precision
     help="Write the report as JSON; - for standard output, where it replaces the text.",
 )
 def command(
-    run: Path,
+    run: Path | None,
     out: Path,
+    module: str | None,
+    spec: Path | None,
     precision: Precision,
     calibration: Path | None,
     force: bool,
     json_file: Path | None,
 ) -> None:
-    """Turn a RUN into a bundle for robots; RUN may be an fp32 bundle, to lower its precision.
+    """Turn a RUN into a bundle for robots.
+
+    RUN may also be an fp32 bundle, to lower its precision, or a MODEL.onnx. With --module it is
+    left out: a PyTorch module of yours becomes a bundle of kind custom, described by --spec, with
+    [[inputs]] and [[outputs]] that have name, dtype and shape.
 
     The model becomes ONNX, and ONNX Runtime has to compute from it what PyTorch computed, on normal
     and anomalous windows and on raw rows. Where it does not, nothing is written and this exits
@@ -62,7 +79,15 @@ def command(
     from limpet.contracts.reports import format_parity, write_json
     from limpet.export.package import export_run
 
-    report = export_run(run, out, precision=precision, calibration=calibration, force=force)
+    report = export_run(
+        run,
+        out,
+        module=module,
+        spec=spec,
+        precision=precision,
+        calibration=calibration,
+        force=force,
+    )
     if not write_json(json_file, report):
         click.echo(format_parity(report.parity))
         if report.passed:

@@ -38,6 +38,13 @@ EXTRAS = ("training", "export", "dashboard")
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps [default: 200].")
 @click.option(
+    "--navigation",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="A policy that drives a simulated robot meanwhile [default: the repository's, where there "
+    "is one and no --data].",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -56,6 +63,7 @@ def command(
     rate_hz: float | None,
     speed: str | None,
     steps: int | None,
+    navigation: Path | None,
     out: Path,
     keep_serving: bool,
     json_file: Path | None,
@@ -64,12 +72,15 @@ def command(
 
     An encoder learns the normal beginning of each recording. A server with all of them then scores
     what follows, faster than real time, while a robot asks it for embeddings; alerts appear as they
-    are published, with what the labels say to them. Exits with 0 when all rows were acknowledged,
-    nothing was dropped and every process ended well; missed faults do not change that.
+    are published, with what the labels say to them. Where there is a navigation policy, it is
+    served beside them and drives a simulated robot by its camera, closed loop. Exits with 0 when
+    all rows were acknowledged, nothing was dropped and every process ended well; missed faults and
+    goals do not change that.
 
     --json writes: passed, failures, seconds, stage_s, streams, alerts, groups, robot, dropped,
-    timeline (limpet.runtime.demo.report says what each holds).
+    timeline, navigation, trajectories (limpet.runtime.demo.report says what each holds).
     """
+    from limpet.runtime.demo.navigation import has_policy, reference_bundle
     from limpet.runtime.demo.session import DemoOptions, run_demo
     from limpet.runtime.demo.sources import shipped_sources, user_source
 
@@ -88,16 +99,24 @@ def command(
             }
         )
         sources = shipped_sources()
+        navigation = navigation or reference_bundle()
     else:
         sources = [
             user_source(
                 data, train_rows=train_rows, key=key, ignore=ignore, label=label, rate_hz=rate_hz
             )
         ]
+    if navigation is not None and not has_policy(navigation):
+        raise UsageError(f"--navigation {navigation}: this bundle has no policy")
     passed = run_demo(
         sources,
         DemoOptions(
-            out=out, speed=speed, steps=steps, keep_serving=keep_serving, json_file=json_file
+            out=out,
+            speed=speed,
+            steps=steps,
+            keep_serving=keep_serving,
+            json_file=json_file,
+            navigation=navigation,
         ),
     )
     if not passed:

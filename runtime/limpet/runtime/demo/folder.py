@@ -1,6 +1,7 @@
 """The folder that a demo fills: made anew by each run, and never anything else's.
 
 demo-output/timeline.png      recordings, labels, scores and alerts
+demo-output/trajectories.png  ways of the mobile robot, where a policy is served
 demo-output/summary.json      `limpet.runtime.demo.report.DemoReport`
 demo-output/alerts.jsonl      every alert as it arrived
 demo-output/scores/           one score a streamed row
@@ -24,7 +25,7 @@ from limpet.contracts.errors import UsageError
 MARKER = ".limpet-demo"
 """File that says whose folder it is, and is locked while a demo uses it."""
 
-FILES = ("timeline.png", "summary.json", "alerts.jsonl", "serve.toml")
+FILES = ("timeline.png", "trajectories.png", "summary.json", "alerts.jsonl", "serve.toml")
 FOLDERS = ("scores", "bundles", "runs", "state", "logs")
 
 
@@ -38,6 +39,11 @@ class DemoFolder:
     def timeline(self) -> Path:
         """The picture."""
         return self.path / "timeline.png"
+
+    @property
+    def trajectories(self) -> Path:
+        """The picture of the mobile robot's ways."""
+        return self.path / "trajectories.png"
 
     @property
     def summary(self) -> Path:

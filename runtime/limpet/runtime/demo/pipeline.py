@@ -11,11 +11,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from limpet.contracts.errors import MissingExtraError
 from limpet.contracts.messages import Alert
 from limpet.contracts.scores_file import read_scores
 from limpet.runtime.demo.children import Child, ChildError, Children
 from limpet.runtime.demo.console import Console
+from limpet.runtime.demo.driving import DriveReport
 from limpet.runtime.demo.folder import DemoFolder
+from limpet.runtime.demo.navigation import MODEL, Navigation, describe, failures_of
 from limpet.runtime.demo.report import DemoReport, StreamReport, group_reports
 from limpet.runtime.demo.results import (
     Streamed,
@@ -49,6 +52,7 @@ class Pipeline:
         console: Says what happens.
         speed: Times real time, or `max`; None streams each recording in `STREAM_S`.
         steps: Training steps.
+        navigation: Bundle of a policy that drives a simulated robot meanwhile; None: none.
     """
 
     def __init__(
@@ -60,10 +64,12 @@ class Pipeline:
         *,
         speed: str | None = None,
         steps: int = STEPS,
+        navigation: Path | None = None,
     ) -> None:
         self._sources, self._folder, self._children = sources, folder, children
         self._console, self._speed, self._steps = console, speed, steps
         self._width = max(len(source.name) for source in sources)
+        self._navigation = navigation and Navigation(navigation, folder, children)
         self._trained: dict[str, Trained] = {}
         self.endpoint = ""
         """Where the server listens, once it does."""
@@ -82,12 +88,13 @@ class Pipeline:
         self._verify()
         self._serve()
         with Watch(self.endpoint, self._sources, self._console, self._folder.alerts) as watch:
-            failures, robot, dropped = self._stream(watch)
+            failures, robot, drive, dropped = self._stream(watch)
             alerts = watch.alerts
         tracks = [self._track(source, alerts) for source in self._sources]
         draw_timeline(self._folder.timeline, tracks)
         streams = [track.report for track in tracks]
         failures += find_failures(streams, robot, dropped)
+        failures += failures_of(drive) if drive else []
         report = DemoReport(
             passed=not failures,
             failures=failures,
@@ -99,6 +106,8 @@ class Pipeline:
             robot=robot,
             dropped=dropped,
             timeline=str(self._folder.timeline),
+            navigation=drive,
+            trajectories=str(self._folder.trajectories) if drive else "",
         )
         self._folder.summary.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return report
@@ -110,23 +119,23 @@ class Pipeline:
                     f"train-{source.name}", "train", "anomaly", "--data", source.path,
                     "--train-rows", str(source.first_row), "--steps", str(self._steps),
                     "--out", self._folder.run(source.name),
-                    "--json", self._log("train", source), *source.settings, *source.options,
+                    "--json", self._log("train", source.name), *source.settings, *source.options,
                 )
                 for source in self._sources
             ]  # fmt: skip
             self._wait(children)
             for source in self._sources:
-                trained = read_result(self._log("train", source), Trained)
+                trained = read_result(self._log("train", source.name), Trained)
                 self._trained[source.name] = trained
                 threshold = trained.calibration
                 self._fact(
-                    source,
+                    source.name,
                     f"{source.first_row:,} rows, {self._steps} steps; threshold "
                     f"{threshold.threshold:.2f}, which {threshold.false_alarm_rate:.1%} of "
                     f"{threshold.held_out_rows:,} normal rows, scored unseen, reach",
                 )
                 for note in group_notes(trained.warnings):
-                    self._fact(source, f"note: {note}", dim=True)
+                    self._fact(source.name, f"note: {note}", dim=True)
 
     def _export(self) -> None:
         with self._console.stage("export", "one folder with everything that a robot needs"):
@@ -142,37 +151,43 @@ class Pipeline:
             for source in self._sources:
                 bundle = self._folder.bundle(source.name)
                 size = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())
-                self._fact(source, f"{bundle}, {size / 1e6:.1f} MB")
+                self._fact(source.name, f"{bundle}, {size / 1e6:.1f} MB")
 
     def _verify(self) -> None:
         with self._console.stage("verify", "this machine computes what training computed"):
+            bundles = {source.name: self._folder.bundle(source.name) for source in self._sources}
+            if self._navigation:
+                bundles[MODEL] = self._navigation.bundle
             self._wait(
                 [
                     self._children.limpet(
-                        f"verify-{source.name}", "verify", self._folder.bundle(source.name),
-                        "--json", self._log("verify", source),
+                        f"verify-{name}", "verify", bundle, "--json", self._log("verify", name)
                     )
-                    for source in self._sources
+                    for name, bundle in bundles.items()
                 ]
-            )  # fmt: skip
-            for source in self._sources:
-                verified = read_result(self._log("verify", source), Verified)
-                self._fact(source, f"{len(verified.checks)} checks passed on {verified.engine}")
+            )
+            for name in bundles:
+                verified = read_result(self._log("verify", name), Verified)
+                self._fact(name, f"{len(verified.checks)} checks passed on {verified.engine}")
 
     def _serve(self) -> None:
         with self._console.stage("serve", "one server for all encoders"):
-            self._folder.config.write_text(_config(self._sources), encoding="utf-8")
+            config = _config(self._sources, self._navigation.table if self._navigation else "")
+            self._folder.config.write_text(config, encoding="utf-8")
             self.server = self._children.limpet("serve", "serve", self._folder.config)
             self._show([self.server])
             ready = self._children.wait_for_line(self.server, "ready ", READY_S)
             self.endpoint = ready.split()[0]
             self._console.fact(f"listening on {self.endpoint}")
 
-    def _stream(self, watch: Watch) -> tuple[list[str], RobotReport, dict[str, int]]:
-        """Plays the recordings; what failed, what the robot met, what the server dropped."""
+    def _stream(
+        self, watch: Watch
+    ) -> tuple[list[str], RobotReport, DriveReport | None, dict[str, int]]:
+        """Plays the recordings; what failed, what the robots met, what the server dropped."""
         what = f"sensors play what follows, a robot asks for embeddings {RATE_HZ:g} times a second"
         with self._console.stage("stream", what):
             robot = self._start_robot()
+            self._start_mobile_robot()
             sensors = [self._start_sensor(source) for source in self._sources]
             self._show(sensors)
 
@@ -180,10 +195,15 @@ class Pipeline:
                 assert self.server is not None
                 self.server.check_alive()
                 robot.check_alive()
+                if self._navigation:
+                    self._navigation.check_alive()
                 watch.step()
 
             self._children.wait(sensors, step, every_s=0.0)
             watch.finish()
+            drive = self._navigation.stop() if self._navigation else None
+            if drive:
+                self._fact(MODEL, describe(drive))
             status = watch.status()
             self._children.stop(robot)
         dropped = {
@@ -194,7 +214,17 @@ class Pipeline:
         failures = []
         if [alert.sequence for alert in watch.alerts] != list(range(1, len(watch.alerts) + 1)):
             failures.append("alerts did not arrive each once and in order")
-        return failures, read_result(self._folder.logs / "robot.json", RobotReport), dropped
+        robot_report = read_result(self._folder.logs / "robot.json", RobotReport)
+        return failures, robot_report, drive, dropped
+
+    def _start_mobile_robot(self) -> None:
+        if not self._navigation:
+            return
+        self._console.fact(f"a simulated robot drives by what {MODEL} sees")
+        try:
+            self._navigation.start(self.endpoint)
+        except MissingExtraError as error:
+            self._console.fact(f"{MODEL} left out: {error}")
 
     def _start_robot(self) -> Child:
         rows = {}
@@ -216,14 +246,14 @@ class Pipeline:
             f"sensor-{source.name}", "stream", source.path, "--to", self.endpoint,
             "--stream", source.name, "--speed", speed, "--from-row", str(source.first_row),
             "--out", self._folder.scores(source.name),
-            "--json", self._log("stream", source), *source.options,
+            "--json", self._log("stream", source.name), *source.options,
         )  # fmt: skip
 
     def _track(self, source: Source, alerts: Sequence[Alert]) -> Track:
         return make_track(
             source,
             self._trained[source.name],
-            read_result(self._log("stream", source), Streamed),
+            read_result(self._log("stream", source.name), Streamed),
             read_scores(self._folder.scores(source.name)),
             [alert for alert in alerts if alert.stream == source.name],
         )
@@ -252,11 +282,11 @@ class Pipeline:
 
         self._children.wait(children, show)
 
-    def _fact(self, source: Source, text: str, *, dim: bool = False) -> None:
-        self._console.fact(f"{source.name:<{self._width}}  {text}", dim=dim)
+    def _fact(self, name: str, text: str, *, dim: bool = False) -> None:
+        self._console.fact(f"{name:<{self._width}}  {text}", dim=dim)
 
-    def _log(self, what: str, source: Source) -> Path:
-        return self._folder.logs / f"{what}-{source.name}.json"
+    def _log(self, what: str, name: str) -> Path:
+        return self._folder.logs / f"{what}-{name}.json"
 
 
 def find_failures(
@@ -289,7 +319,7 @@ def stop_server(pipeline: Pipeline, children: Children) -> list[str]:
     return []
 
 
-def _config(sources: Sequence[Source]) -> str:
+def _config(sources: Sequence[Source], more_models: str) -> str:
     tables = [
         '[server]\nname = "demo"\nlisten = ["tcp://127.0.0.1:0"]  # 0 takes a free port\n'
         'publish = ["tcp://127.0.0.1:0"]\nstate_dir = "state"\n'
@@ -298,6 +328,8 @@ def _config(sources: Sequence[Source]) -> str:
         f'[[models]]\nname = "{source.name}"\nbundle = "bundles/{source.name}"\n'
         for source in sources
     ]
+    if more_models:
+        tables.append(more_models)
     tables += [
         f'[[streams]]\nmatch = "{source.name}"\nmodel = "{source.name}"\n' for source in sources
     ]

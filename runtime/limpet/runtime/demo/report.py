@@ -11,6 +11,7 @@ from limpet.contracts.incidents import Comparison
 from limpet.contracts.messages import Alert
 from limpet.contracts.recordings import Recording
 from limpet.contracts.reports import format_table
+from limpet.runtime.demo.driving import DriveReport
 from limpet.runtime.demo.robot import RobotReport
 from limpet.runtime.demo.sources import Source
 
@@ -119,6 +120,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
         dropped: The server's counters of what it dropped, by reason; stale requests of the robot,
             which it was told of, among them.
         timeline: The picture.
+        navigation: What the mobile robot met, None where no policy was served.
+        trajectories: The picture of its ways, empty where there is none.
     """
 
     passed: bool
@@ -131,6 +134,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     robot: RobotReport
     dropped: dict[str, int]
     timeline: str
+    navigation: DriveReport | None = None
+    trajectories: str = ""
 
 
 def group_reports(alerts: Sequence[Alert]) -> list[GroupReport]:
@@ -189,6 +194,9 @@ def format_report(report: DemoReport, sources: Sequence[Source]) -> str:
     ]
     robot = report.robot
     dropped = sum(report.dropped.values()) - robot.stale
+    drive = report.navigation
+    if drive is not None:
+        dropped -= sum(drive.stale.values())
     rows = [
         [
             f"{stream.name} rows",
@@ -207,6 +215,17 @@ def format_report(report: DemoReport, sources: Sequence[Source]) -> str:
             _milliseconds(robot.p99_ms),
         ]
     )
+    if drive is not None:
+        stale = sum(drive.stale.values()) + drive.late
+        rows.append(
+            [
+                f"mobile robot at {drive.reached_hz:.1f} Hz",
+                f"{drive.followed:,} of {drive.frames:,} frames acted on, {stale} stale, "
+                f"stopped {sum(drive.stops.values())} times",
+                _milliseconds(drive.p50_ms),
+                _milliseconds(drive.p99_ms),
+            ]
+        )
     rows.append(["dropped", f"{dropped}", "", ""])
     table = format_table(["", "", "p50", "p99"], rows)
     return "\n".join([*lines, "", table])

@@ -14,6 +14,7 @@ from limpet.contracts.reports import write_json
 from limpet.runtime.demo.children import Children, termination_interrupts
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.folder import DemoFolder, open_folder
+from limpet.runtime.demo.navigation import MODEL
 from limpet.runtime.demo.pipeline import STAGES, STEPS, Pipeline, stop_server
 from limpet.runtime.demo.report import DemoReport, format_report
 from limpet.runtime.demo.sources import Source
@@ -29,6 +30,7 @@ class DemoOptions:
         steps: Training steps; None for the default.
         keep_serving: Whether the server stays until Ctrl-C.
         json_file: Where the report goes as well.
+        navigation: Bundle of a policy that drives a simulated robot; None: none.
     """
 
     out: Path
@@ -36,6 +38,7 @@ class DemoOptions:
     steps: int | None = None
     keep_serving: bool = False
     json_file: Path | None = None
+    navigation: Path | None = None
 
 
 def run_demo(sources: Sequence[Source], options: DemoOptions) -> bool:
@@ -54,10 +57,13 @@ def run_demo(sources: Sequence[Source], options: DemoOptions) -> bool:
         _ = source.streamed  # a file that cannot be used is refused before anything is written
     with termination_interrupts(), open_folder(options.out) as folder:
         _introduce(console, sources)
+        if options.navigation is not None:
+            console.line(f"  {MODEL}: a policy that drives a simulated robot by its camera")
+            console.line(f"    {options.navigation}")
         with Children(folder.logs) as children:
             pipeline = Pipeline(
                 sources, folder, children, console,
-                speed=options.speed, steps=options.steps or STEPS,
+                speed=options.speed, steps=options.steps or STEPS, navigation=options.navigation,
             )  # fmt: skip
             report = pipeline.run()
             if not options.keep_serving:
@@ -108,6 +114,8 @@ def _conclude(
         console.line(f"  {line}".rstrip())
     console.line()
     console.line(f"  picture  {report.timeline}")
+    if report.trajectories:
+        console.line(f"  ways     {report.trajectories}")
     console.line(f"  figures  {folder.summary}")
     console.line(
         f"  bundles  {folder.path / 'bundles'}, to serve again: limpet serve {folder.config}"

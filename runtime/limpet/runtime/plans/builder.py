@@ -54,7 +54,10 @@ def build_plan(
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model):
-        problems = "; ".join(str(parser.get_error(i).desc()) for i in range(parser.num_errors))
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        problems = "; ".join(
+            f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors
+        )
         raise EngineError(
             f"{library.name} {library.version} cannot parse {manifest.name}: {problems}",
             "serve it with onnxruntime, or export it at another precision",
@@ -65,8 +68,10 @@ def build_plan(
     if targets := library.targets():
         config.num_compute_capabilities = 1
         config.set_compute_capability(targets[capability], 0)
-    cache = config.create_timing_cache(timing_cache)
-    config.set_timing_cache(cache, ignore_mismatch=False)
+    cache = None
+    if library.name == "tensorrt":  # that for RTX measures nothing: its kernels come when it runs
+        cache = config.create_timing_cache(timing_cache)
+        config.set_timing_cache(cache, ignore_mismatch=False)
     if profile:
         config.add_optimization_profile(_profile(builder, manifest, profile))
     plan = builder.build_serialized_network(network, config)
@@ -76,8 +81,8 @@ def build_plan(
             f"{logger.worst or 'it does not say why'}",
             "serve it with onnxruntime, or give it more memory with --workspace-mib",
         )
-    kept = config.get_timing_cache()
-    return bytes(plan), bytes(kept.serialize()) if kept is not None else b""
+    kept = b"" if cache is None else bytes(cache.serialize())
+    return bytes(plan), kept
 
 
 def _strongly_typed(trt: Any) -> int:

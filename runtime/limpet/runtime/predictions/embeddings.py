@@ -12,8 +12,8 @@ from limpet.contracts.bundle import Bundle
 from limpet.contracts.embeddings_file import write_embeddings
 from limpet.contracts.errors import DataError, TensorError
 from limpet.contracts.image_files import image_paths, read_image
+from limpet.contracts.image_model import embed
 from limpet.contracts.images import Float32, ImagePreprocessing, preprocess
-from limpet.contracts.manifest import NavigationDecoding
 from limpet.runtime.engines import open_engine
 
 AT_ONCE = 16
@@ -69,7 +69,6 @@ def predict_embeddings(
         EngineError: The engine cannot load the model.
     """
     manifest, how = model.manifest, model.manifest.image()
-    assert isinstance(manifest.decoding, NavigationDecoding)  # `read_bundle` saw to it
     paths = image_paths(inputs)
     opened = open_engine(model, engine)
     rows, images = [], []
@@ -79,8 +78,7 @@ def predict_embeddings(
             image, report = _prepare(path, how)
             prepared.append(image)
             images.append(report)
-        outputs = opened.run({manifest.inputs[0].name: np.stack(prepared)})
-        rows.append(outputs[manifest.decoding.embedding])
+        rows.append(embed(manifest, opened.run, np.stack(prepared)))
     embeddings = np.concatenate(rows)
     write_embeddings(out, embeddings)
     return EmbeddingsReport(

@@ -12,7 +12,7 @@ from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import Calibration
 from limpet.training.anomaly.extremes import fit_tail
 
-RELEASE_FACTOR = 3.0
+RELEASE_FACTOR = 1.5
 """An incident ends below the score that this many times as many normal rows reach."""
 
 SURE_EXCEEDANCES = 10

@@ -21,6 +21,14 @@ environment   PointGoal for Gymnasium
 controllers   hand-written drivers: upper bound, reactive, blind
 trajectories  recorded episodes
 pairs         the same pose in several appearances, for contrastive training
+teacher       the LiDAR driver shows a policy how to drive while it learns
+policy        the network that drives; with an encoder, one graph
+policy_config what can be chosen when training it
+senses        what it perceives: embedding, LiDAR, nothing, pixels
+sac           Soft Actor-Critic: environments stepped together, what a learner keeps
+policy_train  all of that into a RUN
+policy_evaluation  success rate and SPL on the same episodes for every policy
+maps          trips from above
 logs, bags    a user's own recordings: folders, ROS bags
 frames        pairs or recordings, as training and evaluation take them
 similarity    how alike two frames are in geometry

@@ -88,8 +88,8 @@ class PointGoalEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     (geodesic), shortest_m (of the episode), driven_m, contacts, success, and spl =
     success · shortest / max(driven, shortest), which means something when the episode is over.
 
-    `reset(seed=…)` fixes all that follows. `reset(options=…)` takes "episode" (an `Episode`) and
-    "appearance" (a seed), each otherwise drawn.
+    `reset(seed=…)` fixes all that follows. `reset(options=…)` takes "episode" (an `Episode`) or
+    "layout" (its seed), and "appearance" (a seed), each otherwise drawn.
 
     Args:
         config: The task.
@@ -132,7 +132,9 @@ class PointGoalEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             appearance = int(rng.integers(config.appearances))
         episode = options.get("episode")
         if episode is None:
-            layout = int(rng.integers(*config.layouts))
+            layout = options.get("layout")
+            if layout is None:
+                layout = int(rng.integers(*config.layouts))
             space = self.scenes.layout(layout).free_space(config.robot.radius_m)
             episode, field = sample_episode(self.scenes.layout(layout), space, config.episodes, rng)
         else:

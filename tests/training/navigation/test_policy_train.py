@@ -1,0 +1,136 @@
+"""Training a policy: it learns, resumes to the same weights, refuses what it should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from limpet.contracts.errors import DataError, UsageError
+from limpet.training.navigation.config import NavigationConfig
+from limpet.training.navigation.encoder import Encoder
+from limpet.training.navigation.environment import PointGoalConfig
+from limpet.training.navigation.policy import Actor, read_actor
+from limpet.training.navigation.policy_config import PolicyConfig
+from limpet.training.navigation.policy_train import PolicyRecord, train_policy
+from limpet.training.navigation.sac import Learner
+from limpet.training.navigation.scenes import SceneLibrary
+from limpet.training.run import CHECKPOINT, WEIGHTS
+
+TINY = PolicyConfig(
+    sense="lidar",
+    task=PointGoalConfig(layouts=(3, 4), appearances=1, steps=12),
+    steps=48,
+    demonstrated_steps=48,
+    imitation_steps=4,
+    critic_steps=4,
+    environments=2,
+    batch_size=8,
+    width=8,
+    checkpoint_steps=24,
+)
+
+
+def weights(actor: Actor) -> list[list[float]]:
+    return [value.flatten().tolist() for value in actor.state_dict().values()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, scenes: SceneLibrary) -> tuple[Path, Actor]:
+    run = tmp_path_factory.mktemp("policy")
+    return run, train_policy(run, TINY, library=scenes)
+
+
+def test_a_policy_is_left_in_the_run(trained: tuple[Path, Actor]) -> None:
+    run, actor = trained
+    folder = run / "policy"
+    assert weights(read_actor(folder / WEIGHTS)) == weights(actor)
+    record = msgspec.json.decode((folder / "policy.json").read_bytes(), type=PolicyRecord)
+    assert record.config == TINY
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 24, 48]
+    assert [line["episodes"] for line in lines] == [4, 2, 2]
+    assert "critic_loss" in lines[-1]
+    assert not (folder / CHECKPOINT).exists()
+
+
+def test_training_moves_the_policy_and_follows_from_the_seed(
+    trained: tuple[Path, Actor], tmp_path: Path, scenes: SceneLibrary
+) -> None:
+    other = msgspec.structs.replace(TINY, seed=1)
+    assert weights(train_policy(tmp_path, other, library=scenes)) != weights(trained[1])
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    trained: tuple[Path, Actor],
+    tmp_path: Path,
+    scenes: SceneLibrary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learn = Learner.learn
+
+    def killed(
+        self: Learner, commands: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, float]:
+        if rng.bit_generator.seed_seq.entropy == [TINY.seed, 2]:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        return learn(self, commands, rng, progress)
+
+    monkeypatch.setattr(Learner, "learn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(tmp_path, TINY, library=scenes)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="holds an interrupted training"):
+        train_policy(tmp_path, TINY, library=scenes)
+    other = msgspec.structs.replace(TINY, discount=0.9)
+    with pytest.raises(DataError, match="begun with another configuration"):
+        train_policy(tmp_path, other, library=scenes, resume=True)
+    resumed = train_policy(tmp_path, TINY, library=scenes, resume=True)
+    assert weights(resumed) == weights(trained[1])
+
+
+def test_a_finished_policy_is_not_replaced(trained: tuple[Path, Actor]) -> None:
+    with pytest.raises(UsageError, match="holds a policy already"):
+        train_policy(trained[0], TINY)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, scenes: SceneLibrary) -> None:
+    (tmp_path / "policy").mkdir()
+    (tmp_path / "policy" / CHECKPOINT).write_bytes(b"half of it")
+    with pytest.raises(DataError, match="is no checkpoint of this policy"):
+        train_policy(tmp_path, TINY, library=scenes, resume=True)
+
+
+def test_a_policy_that_drives_by_embedding_wants_an_encoder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs an encoder"):
+        train_policy(tmp_path, msgspec.structs.replace(TINY, sense="embedding"))
+
+
+def test_a_policy_learns_on_a_frozen_encoder(tmp_path: Path, scenes: SceneLibrary) -> None:
+    encoder = Encoder(NavigationConfig(width=4)).eval()
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    config = msgspec.structs.replace(TINY, sense="embedding", steps=24, demonstrated_steps=16)
+    actor = train_policy(tmp_path, config, encoder, library=scenes)
+    assert actor.features == 128
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_a_blind_policy_has_no_features(tmp_path: Path, scenes: SceneLibrary) -> None:
+    config = msgspec.structs.replace(TINY, sense="nothing", steps=24)
+    assert train_policy(tmp_path, config, library=scenes).features == 0
+
+
+def test_a_policy_can_learn_to_see_as_well(tmp_path: Path, scenes: SceneLibrary) -> None:
+    config = msgspec.structs.replace(TINY, sense="pixels", steps=8, demonstrated_steps=8)
+    actor = train_policy(tmp_path, config, library=scenes)
+    read = read_actor(tmp_path / "policy" / WEIGHTS)
+    assert weights(read) == weights(actor)
+    inputs = torch.randn(2, actor.inputs_size)
+    with torch.no_grad():
+        driven = read.act(inputs)
+        inputs[:, : actor.features] = 0.0
+        assert not torch.equal(driven, read.act(inputs))

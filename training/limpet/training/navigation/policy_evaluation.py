@@ -1,0 +1,224 @@
+"""How well a policy drives: the same episodes for every policy, in layouts and appearances by set.
+
+Success rate (SR), and SPL = mean of success · shortest / max(driven, shortest) (Anderson et al.
+2018, "On Evaluation of Embodied Navigation Agents"). An episode's noise follows from its number, so
+that two policies meet the same episodes in all that they do not change themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from limpet.contracts.errors import UsageError
+from limpet.training.navigation.environment import PointGoalConfig, PointGoalEnv
+from limpet.training.navigation.policy import Actor
+from limpet.training.navigation.scenes import SceneLibrary
+from limpet.training.navigation.senses import Perception, inputs_of
+from limpet.training.threads import one_thread
+
+UNSEEN = PointGoalConfig(layouts=(5000, 5100), appearance_set="test", appearances=10)
+"""What figures to report come from: neither layouts nor appearances were ever trained in."""
+HELD_OUT = PointGoalConfig(layouts=(4000, 4040), appearance_set="policy", appearances=10)
+"""What anything is chosen by: layouts of its own, appearances of the policy's training."""
+
+RESAMPLES = 2000
+
+
+class Trip(msgspec.Struct, frozen=True, kw_only=True):
+    """One episode driven.
+
+    Attributes:
+        number: Of the episode; the same number is the same episode.
+        layout, appearance: Seeds.
+        success, spl: How it ended.
+        contacts: Commands that ended in contact.
+        steps: Commands.
+        path: Where the robot was: x, y (m) before each command and last. (steps + 1, 2)
+        goal: x, y (m).
+    """
+
+    number: int
+    layout: int
+    appearance: int
+    success: bool
+    spl: float
+    contacts: int
+    steps: int
+    goal: tuple[float, float]
+    path: list[tuple[float, float]]
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of some trips.
+
+    Attributes:
+        episodes: How many.
+        sr: Success rate, Wilson's interval.
+        spl: Bootstrap interval.
+        contacts: Mean number of contacts.
+    """
+
+    episodes: int
+    sr: Interval
+    spl: Interval
+    contacts: float
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What `evaluate_policy` found.
+
+    Attributes:
+        task: Where.
+        overall: All trips.
+        by_appearance: Trips of each appearance, by its seed.
+        trips: In the order of their numbers.
+    """
+
+    task: PointGoalConfig
+    overall: Outcome
+    by_appearance: dict[int, Outcome]
+    trips: list[Trip]
+
+
+def evaluate_policy(
+    actor: Actor,
+    perceive: Perception,
+    task: PointGoalConfig = UNSEEN,
+    *,
+    episodes: int = 200,
+    at_once: int = 8,
+    library: SceneLibrary | None = None,
+) -> Evaluation:
+    """Drives episodes by the policy's mean action.
+
+    Episode k takes the layout k, and the appearance k, modulo how many there are of each.
+
+    Args:
+        actor: The policy.
+        perceive: Its features, as in training.
+        task: Layouts and appearances; what is observed follows from `perceive`.
+        episodes: How many.
+        at_once: How many are driven together.
+        library: Scenes; its textures are those of training.
+
+    Raises:
+        UsageError: Fewer episodes than one.
+    """
+    if episodes < 1:
+        raise UsageError(f"{episodes} episodes, wanted 1 or more")
+    senses = tuple(dict.fromkeys((*perceive.needs, "goal", "proprioception")))
+    task = msgspec.structs.replace(task, senses=senses)
+    if library is None:
+        library = SceneLibrary(painted=2 * at_once)
+    trips: list[Trip] = []
+    with one_thread():
+        # Those of one scene together: it is painted once.
+        order = sorted(range(episodes), key=lambda number: _scene_of(number, task)["layout"])
+        for start in range(0, episodes, at_once):
+            numbers = order[start : start + at_once]
+            envs = [PointGoalEnv(task, library=library) for _ in numbers]
+            trips += _drive(actor, perceive, envs, numbers)
+    trips.sort(key=lambda trip: trip.number)
+    appearances = sorted({trip.appearance for trip in trips})
+    return Evaluation(
+        task=task,
+        overall=outcome(trips),
+        by_appearance={
+            seed: outcome([trip for trip in trips if trip.appearance == seed])
+            for seed in appearances
+        },
+        trips=trips,
+    )
+
+
+def _drive(
+    actor: Actor, perceive: Perception, envs: Sequence[PointGoalEnv], numbers: Sequence[int]
+) -> list[Trip]:
+    """Some episodes together, each to its end."""
+    seen = {
+        number: env.reset(seed=number, options=_scene_of(number, env.config))[0]
+        for number, env in zip(numbers, envs, strict=True)
+    }
+    driving = dict(zip(numbers, envs, strict=True))
+    paths = {number: [_place(env)] for number, env in driving.items()}
+    trips = {}
+    while driving:
+        with torch.inference_mode():
+            rows = inputs_of(actor, perceive, [seen[number] for number in driving])
+            actions = actor.act(rows).numpy()
+        for (number, env), action in zip(list(driving.items()), actions, strict=True):
+            seen[number], _, terminated, truncated, info = env.step(action)
+            paths[number].append(_place(env))
+            if terminated or truncated:
+                del driving[number]
+                trips[number] = Trip(
+                    number=number,
+                    layout=info["layout"],
+                    appearance=info["appearance"],
+                    success=bool(info["success"]),
+                    spl=float(info["spl"]),
+                    contacts=int(info["contacts"]),
+                    steps=len(paths[number]) - 1,
+                    goal=env.episode.goal,
+                    path=paths[number],
+                )
+    return [trips[number] for number in numbers]
+
+
+def _scene_of(number: int, task: PointGoalConfig) -> dict[str, int]:
+    first, stop = task.layouts
+    return {
+        "layout": first + number % (stop - first),
+        "appearance": number % task.appearances,
+    }
+
+
+def _place(env: PointGoalEnv) -> tuple[float, float]:
+    return float(env.pose[0]), float(env.pose[1])
+
+
+def outcome(trips: Sequence[Trip]) -> Outcome:
+    """Figures of some trips, with 95 % intervals."""
+    spl = np.array([trip.spl for trip in trips])
+    return Outcome(
+        episodes=len(trips),
+        sr=wilson(sum(trip.success for trip in trips), len(trips)),
+        spl=bootstrap(spl),
+        contacts=float(np.mean([trip.contacts for trip in trips])),
+    )
+
+
+def wilson(successes: int, number: int) -> Interval:
+    """A share with Wilson's score interval (1927), 95 %."""
+    z = 1.959964
+    share = successes / number
+    center = (share + z * z / (2 * number)) / (1 + z * z / number)
+    half = (
+        z
+        / (1 + z * z / number)
+        * np.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
+    )
+    return Interval(
+        mean=share, low=max(0.0, float(center - half)), high=min(1.0, float(center + half))
+    )
+
+
+def bootstrap(values: NDArray[np.float64]) -> Interval:
+    """A mean with its bootstrap interval (percentiles), 95 %."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, (RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(mean=float(values.mean()), low=float(low), high=float(high))

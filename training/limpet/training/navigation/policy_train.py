@@ -1,0 +1,227 @@
+"""Training a policy: demonstrations, then Soft Actor-Critic, into a RUN's folder `policy`.
+
+    RUN/policy/policy.json             `PolicyRecord`, written last
+    RUN/policy/weights.safetensors     the network (`policy.Actor`)
+    RUN/policy/metrics.jsonl           figures by command, and as events in `tensorboard/`
+    RUN/policy/checkpoint.safetensors  where to resume; gone once training is done
+
+Training goes in stages, from one checkpoint to the next. A stage begins with new episodes, and all
+its randomness follows from the seed and its number: a training that was killed goes on from its
+last checkpoint and ends with the same weights, on the same machine.
+
+    python -m limpet.training.navigation.policy_train RUN [--config FILE] [--textures DIR] …
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import msgspec
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from limpet.contracts.errors import DataError, UsageError
+from limpet.training.metrics_log import metrics_log
+from limpet.training.navigation.encoder import Encoder, load_encoder
+from limpet.training.navigation.environment import Observation, PointGoalEnv
+from limpet.training.navigation.policy import Actor, Eyes, write_actor
+from limpet.training.navigation.policy_config import PolicyConfig
+from limpet.training.navigation.sac import Fleet, Learner
+from limpet.training.navigation.scenes import SceneLibrary
+from limpet.training.navigation.senses import inputs_of, perception
+from limpet.training.progress import Report, progress
+from limpet.training.run import CHECKPOINT, WEIGHTS, library_versions, write_whole
+from limpet.training.settings import read_settings
+from limpet.training.threads import one_thread
+
+FOLDER, RECORD = "policy", "policy.json"
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a trained policy came from.
+
+    Attributes:
+        config: The whole configuration.
+        figures: The last figures of learning.
+        seconds: How long the last uninterrupted part of training took.
+        versions: Of Python and libraries.
+    """
+
+    config: PolicyConfig
+    figures: dict[str, float]
+    seconds: float
+    versions: dict[str, str]
+
+
+class Schedule:
+    """Which episode begins next: several in one scene, since painting one takes a second.
+
+    Args:
+        envs: The environments.
+        config: Layouts, appearances, episodes of a scene, seed.
+    """
+
+    def __init__(self, envs: Sequence[PointGoalEnv], config: PolicyConfig) -> None:
+        self._envs, self._config = envs, config
+        self.begin_stage(0)
+
+    def begin_stage(self, stage: int) -> None:
+        """From here on, episodes follow from the seed and the stage."""
+        places = range(len(self._envs))
+        self._rngs = [np.random.default_rng([self._config.seed, stage, i]) for i in places]
+        self._begun = [0 for _ in places]
+        self._scenes: list[dict[str, int]] = [{} for _ in places]
+
+    def begin(self, place: int) -> Observation:
+        """Resets the environment of a place."""
+        config, rng = self._config, self._rngs[place]
+        if self._begun[place] % config.episodes_per_scene == 0:
+            self._scenes[place] = {
+                "layout": int(rng.integers(*config.task.layouts)),
+                "appearance": int(rng.integers(config.task.appearances)),
+            }
+        self._begun[place] += 1
+        seed = int(rng.integers(2**31))
+        return self._envs[place].reset(seed=seed, options=self._scenes[place])[0]
+
+
+def train_policy(
+    run: Path | str,
+    config: PolicyConfig,
+    encoder: Encoder | None = None,
+    textures: Path | str | None = None,
+    *,
+    resume: bool = False,
+    library: SceneLibrary | None = None,
+) -> Actor:
+    """Trains a policy into a RUN, in layouts and appearances of the policy's own.
+
+    Args:
+        run: The RUN; its folder `policy` is written.
+        config: How.
+        encoder: The frozen encoder, in evaluation mode, where the policy drives by embedding.
+        textures: Folder of images for appearances; None draws all patterns.
+        resume: Go on from the checkpoint of an interrupted training, if there is one.
+        library: Scenes to share; `textures` is then the library's.
+
+    Raises:
+        UsageError: There is a policy already, or an interrupted training and no `resume`; or the
+            encoder is missing.
+        DataError: The checkpoint is damaged, or another configuration's.
+    """
+    folder = Path(run) / FOLDER
+    if (folder / RECORD).exists():
+        raise UsageError(f"{folder} holds a policy already", "remove it, or name another RUN")
+    if (folder / CHECKPOINT).exists() and not resume:
+        raise UsageError(f"{folder} holds an interrupted training", "resume it, or remove it")
+    perceive = perception(config, encoder)
+    # Demonstrations need the LiDAR, whatever the policy perceives.
+    senses = tuple(dict.fromkeys((*perceive.needs, "lidar", "goal", "proprioception")))
+    task = msgspec.structs.replace(config.task, senses=senses)
+    if library is None:
+        library = SceneLibrary(textures, painted=2 * config.environments)
+    envs = [PointGoalEnv(task, library=library) for _ in range(config.environments)]
+    eyes = Eyes() if config.sense == "pixels" else None
+    actor = Actor(perceive.features, config.width, task.robot, eyes)
+    schedule = Schedule(envs, config)
+    fleet = Fleet(
+        envs, lambda seen: inputs_of(actor, perceive, seen), schedule.begin, actor.inputs_size
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with one_thread(), progress("policy", config.steps) as report:
+        learner = Learner(fleet, config)
+        figures = _learn(folder, config, learner, schedule, report)
+    learner.copy_to(actor)
+    write_actor(folder / WEIGHTS, actor)
+    record = PolicyRecord(
+        config=config,
+        figures=figures,
+        seconds=round(time.monotonic() - began, 1),
+        versions=library_versions("stable-baselines3", "torch", "gymnasium", "limpet"),
+    )
+    write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return actor.eval()
+
+
+def _learn(
+    folder: Path, config: PolicyConfig, learner: Learner, schedule: Schedule, report: Report
+) -> dict[str, float]:
+    """All stages that are left: the first demonstrates, the others learn."""
+    identity = msgspec.json.encode(config)
+    figures: dict[str, float] = {}
+    stage = _restore(folder / CHECKPOINT, identity, learner)
+    done = max(0, stage - 1) * config.checkpoint_steps
+    with metrics_log(folder, done) as log:
+        while done < config.steps:
+            schedule.begin_stage(stage)
+            rng = np.random.default_rng([config.seed, stage])
+            if stage == 0:
+                figures = learner.demonstrate(rng)
+            else:
+                commands = min(config.checkpoint_steps, config.steps - done)
+                figures = learner.learn(commands, rng, progress=done / config.steps)
+                done += commands
+            stage += 1
+            log(done, figures)
+            _save(folder / CHECKPOINT, identity, stage, learner)
+            if done:
+                report(done, f"success {figures['success']:.2f}")
+    return figures
+
+
+def _save(path: Path, identity: bytes, stage: int, learner: Learner) -> None:
+    tensors = learner.state()
+    tensors["identity"] = torch.frombuffer(bytearray(identity), dtype=torch.uint8)
+    tensors["stage"] = torch.tensor(stage)
+    write_whole(path, save(tensors))
+
+
+def _restore(path: Path, identity: bytes, learner: Learner) -> int:
+    """The stage to go on with, 0 without a checkpoint."""
+    if not path.exists():
+        return 0
+    try:
+        tensors = load(path.read_bytes())
+        if bytes(tensors["identity"].numpy()) != identity:
+            raise DataError(
+                f"{path} was begun with another configuration",
+                f"repeat the first command, or remove {path.parent} and begin anew",
+            )
+        learner.restore(tensors)
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{path} is no checkpoint of this policy: {error}",
+            f"remove {path.parent} and begin anew",
+        ) from error
+    return int(tensors["stage"])
+
+
+@click.command()
+@click.argument("run", metavar="RUN", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path),
+              help="TOML file with what differs from the defaults (limpet.training.navigation"
+                   ".policy_config).")  # fmt: skip
+@click.option("--textures", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of images for appearances [default: drawn patterns only].")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
+def command(run: Path, config_file: Path | None, textures: Path | None, resume: bool) -> None:
+    """Trains a policy that drives by the encoder of RUN, and writes it to RUN/policy.
+
+    With `sense = "lidar"` or `"nothing"` in the configuration no encoder is needed, and RUN may be
+    any folder.
+    """
+    config = read_settings(config_file, PolicyConfig) if config_file else PolicyConfig()
+    encoder = load_encoder(run) if config.sense == "embedding" else None
+    train_policy(run, config, encoder, textures, resume=resume)
+    click.echo(f"policy: {run / FOLDER}")
+
+
+if __name__ == "__main__":
+    command()
