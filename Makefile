@@ -120,7 +120,7 @@ $(TORCH): | $(MADE)
 # Open3D's wheel leaves a few libraries to the system, which a bare Debian lacks.
 $(INSTALLED): pyproject.toml | $(TORCH)
 	@echo "==> installing limpet with its extras into $(VENV)"
-	@$(PIP) install --editable ".[training,export,dashboard,dev]"
+	@$(PIP) install --editable ".[training,export,tensorrt,dashboard,dev]"
 	@if ! $(BIN)/python -c 'import open3d' 2>/dev/null; then \
 	  packages='libusb-1.0-0 libgl1 libgomp1 libx11-6'; \
 	  if [ "$$(id -u)" = 0 ]; then as_root=; else as_root=$$(command -v sudo || echo none); fi; \

@@ -323,21 +323,3 @@ def test_damaged_weights_are_refused_by_name(run: Path, tmp_path: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a RUN"):
         export_run(tmp_path, tmp_path / "pump")
-
-
-def test_a_bundle_or_an_onnx_file_is_said_to_be_for_another_version(
-    bundle: Bundle, tmp_path: Path, capsys: Capture
-) -> None:
-    for source, what in (
-        (bundle.path, "is a bundle already; re-exporting one at another precision"),
-        (bundle.model_path, "is an ONNX file; packing one"),
-    ):
-        done = limpet(capsys, "export", source, "--out", tmp_path / "pump")
-        assert done.code == 2
-        assert f"{source} {what} is not in this version" in done.err
-
-
-def test_a_precision_of_another_version_is_a_usage_error(run: Path, capsys: Capture) -> None:
-    done = limpet(capsys, "export", run, "--out", "pump", "--precision", "int8")
-    assert done.code == 2
-    assert "'int8' is not 'fp32'" in done.err

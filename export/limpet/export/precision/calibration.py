@@ -1,0 +1,120 @@
+"""What a model's inputs are on real data: the ranges of INT8 come from nothing else.
+
+Dimension legend: m frames or images, f features, s state, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from limpet.contracts.array_files import DAMAGE
+from limpet.contracts.bundle import files_sha256
+from limpet.contracts.errors import DataError, TensorError, UsageError
+from limpet.contracts.golden import Run
+from limpet.contracts.image_files import image_paths, read_image
+from limpet.contracts.images import preprocess
+from limpet.contracts.manifest import DataDigest, Manifest
+from limpet.contracts.recording_scores import match_channels
+from limpet.contracts.recordings import load_recordings
+from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.tensors import Tensors, check_tensors
+
+MOST_CALLS = 128
+"""Calls of a model that calibration looks at, spread evenly over the data."""
+IMAGES_A_CALL = 8
+
+
+def check_wanted(manifest: Manifest, calibration: Path | None) -> Path:
+    """The data that was given.
+
+    Raises:
+        UsageError: None was.
+    """
+    if calibration is None:
+        wanted = {
+            "anomaly": "a recording of normal operation, or a folder of them",
+            "navigation": "a folder of the camera's images",
+        }.get(manifest.kind, f"an .npz of inputs {', '.join(s.name for s in manifest.inputs)}")
+        raise UsageError(
+            "int8 takes its ranges from real data, and none was given",
+            f"say --calibration PATH: {wanted}",
+        )
+    return calibration
+
+
+def calibration_inputs(manifest: Manifest, run: Run, path: Path) -> list[Tensors]:
+    """Inputs of a model at work on real data.
+
+    Args:
+        manifest: The model's.
+        run: Executes the float32 graph, which a stream's state comes from.
+        path: Recordings, images, or an npz of inputs, as the model's kind wants it.
+
+    Raises:
+        DataError: The data cannot be read, does not fit the model, or is too short.
+    """
+    if manifest.kind == "anomaly":
+        calls = list(_streamed(manifest, run, path))
+    elif manifest.kind == "navigation":
+        calls = list(_seen(manifest, path))
+    else:
+        calls = list(_given(manifest, path))
+    if not calls:
+        raise DataError(f"{path} is too short: the model has nothing to do", "give more data")
+    return calls
+
+
+def digest_of(manifest: Manifest, path: Path) -> DataDigest:
+    """What the ranges came from: its name, SHA-256 and how many files that were."""
+    files = image_paths([path]) if manifest.kind == "navigation" else _files(path)
+    return DataDigest(name=path.name, sha256=files_sha256(files), rows=len(files))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+
+
+def _streamed(manifest: Manifest, run: Run, path: Path) -> Iterator[Tensors]:
+    """Each recording as a stream of its own, state included."""
+    calls: list[Tensors] = []
+
+    def record(inputs: Tensors) -> Tensors:
+        calls.append({name: array.copy() for name, array in inputs.items()})
+        return run(inputs)
+
+    for recording in load_recordings(path):
+        scorer = SignalScorer(manifest, record, max_frames=64)
+        scorer.push(match_channels(recording, manifest.signal()).values)
+    yield from _spread(calls)
+
+
+def _seen(manifest: Manifest, path: Path) -> Iterator[Tensors]:
+    """Images as a camera sends them, prepared."""
+    how, name = manifest.image(), manifest.inputs[0].name
+    files = _spread(image_paths([path]), MOST_CALLS * IMAGES_A_CALL)
+    for start in range(0, len(files), IMAGES_A_CALL):
+        some = files[start : start + IMAGES_A_CALL]
+        yield {name: np.stack([preprocess(read_image(file), how) for file in some])}
+
+
+def _given(manifest: Manifest, path: Path) -> Iterator[Tensors]:
+    """Inputs as they are, the first axis of all of them being samples."""
+    try:
+        with path.open("rb") as file:
+            arrays = dict(np.load(file, allow_pickle=False))
+        check_tensors(manifest.inputs, arrays, f"{path}")
+    except DAMAGE as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    except TensorError as error:
+        raise DataError(error.message, error.hint) from error
+    yield arrays
+
+
+def _spread(items: Sequence, most: int = MOST_CALLS) -> list:  # type: ignore[type-arg]
+    """At most so many of them, evenly spaced, in order."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, most).astype(int)]

@@ -1,0 +1,91 @@
+"""TensorRT and TensorRT for RTX, which share an interface."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from limpet.contracts.errors import ImpossibleHereError, MissingExtraError
+from limpet.runtime.plans.devices import gpu_capability
+
+Compiler = Literal["tensorrt", "tensorrt-rtx"]
+
+_MODULES: dict[Compiler, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+
+@dataclass(frozen=True)
+class Library:
+    """A TensorRT library, loaded.
+
+    Attributes:
+        name: Which of the two.
+        trt: Its module.
+    """
+
+    name: Compiler
+    trt: Any
+
+    @property
+    def version(self) -> str:
+        """Its version; a plan runs with no other."""
+        return str(self.trt.__version__)
+
+    def targets(self) -> dict[str, Any]:
+        """GPUs that it can build for without having them, by name (`sm86`)."""
+        known = getattr(self.trt, "ComputeCapability", None)
+        if self.name == "tensorrt" or known is None:
+            return {}
+        return {
+            name.lower(): value
+            for name, value in known.__members__.items()
+            if name.startswith("SM")
+        }
+
+    def target(self, wanted: str) -> str:
+        """The compute capability that `--target` means.
+
+        Raises:
+            ImpossibleHereError: No such GPU is here, and the library cannot build without it.
+        """
+        here, known = gpu_capability(), self.targets()
+        listed = ", ".join(sorted(known, key=lambda name: int(name[2:])))
+        if wanted == "current":
+            if here is None:
+                raise ImpossibleHereError(
+                    "compiling for the GPU of this machine: it has none, or no NVIDIA driver",
+                    f"name one with --target: {listed}"
+                    if known
+                    else "compile on the device that will serve the bundle",
+                )
+            wanted = here
+        if self.name == "tensorrt" and wanted != here:
+            raise ImpossibleHereError(
+                f"TensorRT builds only for the GPU it runs on, which is {here or 'absent'}, "
+                f"not for {wanted}",
+                "compile on the device that will serve the bundle, or say --engine tensorrt-rtx",
+            )
+        if self.name == "tensorrt-rtx" and wanted not in known:
+            raise ImpossibleHereError(
+                f"TensorRT for RTX {self.version} knows no {wanted}, only {listed}",
+                "compile with --engine tensorrt on that device",
+            )
+        return wanted
+
+
+def load_library(name: Compiler) -> Library:
+    """Loads one of the two.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        return Library(name, importlib.import_module(_MODULES[name]))
+    except ModuleNotFoundError as error:
+        missing = MissingExtraError("tensorrt", _MODULES[name])
+        if name == "tensorrt":
+            missing.hint = (
+                "pip install tensorrt; on a Jetson JetPack has it: make the environment with "
+                "--system-site-packages"
+            )
+        raise missing from error

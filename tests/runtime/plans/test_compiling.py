@@ -1,0 +1,210 @@
+"""Plans: really built, by TensorRT for RTX, which needs no GPU for that."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from onnx import helper
+
+from limpet.contracts.bundle import ENGINES, GOLDEN, MODEL, Bundle, read_bundle, write_bundle
+from limpet.contracts.errors import EngineError, UsageError
+from limpet.export.package import export_run
+from limpet.runtime.plans import compiling, libraries
+from limpet.runtime.plans.compiling import CompileReport, compile_bundle
+from limpet.runtime.plans.devices import gpu_capability
+from limpet.runtime.plans.key import plan_key
+from limpet.runtime.plans.profiles import Sizes, parse_sizes, profile_of
+from limpet.runtime.plans.store import PlanStore
+from tests.bundles import anomaly_bundle, identity_bundle, navigation_bundle, onnx_bytes
+from tests.command_line import limpet
+
+pytest.importorskip("tensorrt_rtx", reason="pip install 'limpet[tensorrt]'")
+
+Capture = pytest.CaptureFixture[str]
+REFERENCE = Path(__file__).resolve().parents[3] / "robot_configs" / "bundles"
+RECORDING = Path(compiling.__file__).parents[1] / "demo" / "recordings" / "machine_temperature.csv"
+
+
+def build(bundle: Bundle, target: str = "sm86", **options: object) -> CompileReport:
+    wanted = {"engine": "tensorrt-rtx", "target": target, "axes": {}, "report": lambda _: None}
+    return compile_bundle(bundle, **(wanted | options))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return anomaly_bundle(tmp_path / "pump")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_anomaly_bundle_builds_at_every_precision(precision: str, tmp_path: Path) -> None:
+    out = tmp_path / "anomaly"
+    calibration = RECORDING if precision == "int8" else None
+    report = export_run(REFERENCE / "anomaly", out, precision=precision, calibration=calibration)  # type: ignore[arg-type]
+    assert report.passed
+    built = build(read_bundle(out))
+    assert built.precision == precision
+    assert Path(built.plan).stat().st_size == built.plan_bytes > 10_000
+
+
+def test_an_image_encoder_builds(tmp_path: Path) -> None:
+    assert not build(navigation_bundle(tmp_path / "see")).cached
+
+
+@pytest.mark.parametrize("target", ["sm89", "sm120"])
+def test_other_gpus_get_plans_of_their_own(bundle: Bundle, target: str) -> None:
+    first, other = build(bundle), build(bundle, target)
+    assert other.target == target
+    assert Path(first.plan).exists()
+    assert first.plan != other.plan
+
+
+def test_a_bundle_with_plans_is_still_a_whole_bundle(bundle: Bundle) -> None:
+    build(bundle)
+    read_bundle(bundle.path)
+
+
+def test_a_plan_is_built_once(bundle: Bundle) -> None:
+    first = build(bundle)
+    assert not first.cached
+    assert build(bundle).cached
+    assert not build(bundle, axes={"batch": Sizes(1, 2, 4)}).cached
+    assert not build(bundle, force=True, axes={"batch": Sizes(1, 2, 4)}).cached
+
+
+def test_the_command_prints_the_path_and_shows_progress(bundle: Bundle, capsys: Capture) -> None:
+    done = limpet(capsys, "compile", bundle.path, "--target", "sm86")
+    assert done.code == 0
+    assert Path(done.out.strip()).parent == bundle.path / ENGINES
+    assert "tiny-anomaly for sm86 with tensorrt-rtx" in done.err
+    assert len(done.err.splitlines()) >= 2  # the builder's own phases too
+
+
+def test_the_report_has_its_documented_keys(bundle: Bundle, capsys: Capture) -> None:
+    report = limpet(capsys, "compile", bundle.path, "--target", "sm86", "--json", "-").report
+    assert list(report) == [
+        *("bundle", "name", "precision", "engine", "library_version", "target", "plan"),
+        *("plan_bytes", "cached", "build_s", "profile"),
+    ]
+    assert report["profile"] == {"batch": [1, 1, 64], "rows": [1, 16, 1024]}
+
+
+def test_without_a_gpu_and_a_target_it_is_impossible_here(
+    bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "gpu_capability", lambda: None)
+    done = limpet(capsys, "compile", bundle.path)
+    assert done.code == 4
+    assert "it has none, or no NVIDIA driver" in done.err
+    assert "--target: sm75, sm80, sm86, sm89, sm120, sm121" in done.err
+    assert not (bundle.path / ENGINES).exists()
+
+
+def test_a_gpu_that_the_library_does_not_know_is_named(
+    bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libraries, "gpu_capability", lambda: "sm87")
+    done = limpet(capsys, "compile", bundle.path)
+    assert done.code == 4
+    assert "knows no sm87" in done.err
+    assert "--engine tensorrt" in done.err
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "gone"])
+def test_a_damaged_plan_is_refused_and_then_rebuilt(bundle: Bundle, damage: str) -> None:
+    report = build(bundle)
+    plan = Path(report.plan)
+    content = plan.read_bytes()
+    if damage == "gone":
+        plan.unlink()
+    else:
+        plan.write_bytes(content[:-1] + (b"?" if damage == "flipped" else b""))
+    key = plan_key(bundle, "sm86", "tensorrt-rtx", report.library_version)
+    with pytest.raises(EngineError, match=r"limpet compile .* --engine tensorrt-rtx"):
+        PlanStore(bundle).read(key)
+    assert not build(bundle).cached
+    PlanStore(bundle).read(key)
+
+
+def test_a_plan_of_another_device_is_refused_with_every_difference(bundle: Bundle) -> None:
+    report = build(bundle)
+    key = plan_key(bundle, "sm89", "tensorrt-rtx", "9.9")
+    with pytest.raises(EngineError) as refused:
+        PlanStore(bundle).read(key)
+    assert "GPU sm86, wanted sm89" in refused.value.message
+    assert f"TensorRT version {report.library_version}, wanted 9.9" in refused.value.message
+
+
+def test_a_plan_renamed_to_another_devices_is_refused(bundle: Bundle) -> None:
+    report = build(bundle)
+    store = PlanStore(bundle)
+    other = plan_key(bundle, "sm89", "tensorrt-rtx", report.library_version)
+    for suffix in (".plan", ".json"):
+        os.rename(Path(report.plan).with_suffix(suffix), store.path(other).with_suffix(suffix))
+    with pytest.raises(EngineError, match="was built for another device: GPU sm86, wanted sm89"):
+        store.read(other)
+
+
+def test_an_operator_that_tensorrt_lacks_is_named(tmp_path: Path) -> None:
+    sound = identity_bundle(tmp_path / "sound")
+    specs = sound.manifest.inputs, sound.manifest.outputs
+    shrink = helper.make_node("Det", ["m"], ["d"])
+    nodes = [
+        helper.make_node("Reshape", ["x", "square"], ["m"]),
+        shrink,
+        helper.make_node("Unsqueeze", ["d", "last"], ["u"]),
+        helper.make_node("Expand", ["u", "four"], ["y"]),
+    ]
+    constants = {
+        "square": np.array([-1, 2, 2]),
+        "last": np.array([1]),
+        "four": np.array([1, 4]),
+    }
+    model = onnx_bytes(nodes, *specs, constants)
+    files = {MODEL: model, GOLDEN: (sound.path / GOLDEN).read_bytes()}
+    bundle = write_bundle(tmp_path / "det", sound.manifest, files)
+    with pytest.raises(EngineError, match=r"cannot parse identity: .*Det"):
+        build(bundle)
+
+
+def _build_at(path: Path) -> bool:
+    return build(read_bundle(path)).cached
+
+
+def test_two_processes_at_once_build_one_plan(bundle: Bundle) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        cached = pool.map(_build_at, [bundle.path] * 2)
+    assert sorted(cached) == [False, True]
+    assert build(bundle).cached
+    names = {path.suffix for path in (bundle.path / ENGINES).iterdir()}
+    assert names == {".plan", ".json", ""}
+
+
+def test_sizes_of_axes_are_checked(bundle: Bundle) -> None:
+    assert parse_sizes("batch=1:2:8") == ("batch", Sizes(1, 2, 8))
+    for wrong in ("batch", "batch=1", "batch=2:1:8", "batch=0:1:2", "=1:1:1", "batch=a:b:c"):
+        with pytest.raises(UsageError, match="three ascending sizes"):
+            parse_sizes(wrong)
+    with pytest.raises(UsageError, match=r"no axis depth\n  its axes: batch, rows"):
+        profile_of(bundle.manifest, {"depth": Sizes(1, 1, 1)})
+
+
+def test_a_sidecar_says_what_the_plan_is_for(bundle: Bundle) -> None:
+    report = build(bundle)
+    sidecar = msgspec.json.decode(Path(report.plan).with_suffix(".json").read_bytes())
+    assert sidecar["key"]["onnx_sha256"] == bundle.manifest.files[MODEL]
+    assert sidecar["key"]["compute_capability"] == "sm86"
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
+def test_tensorrt_builds_for_the_gpu_that_is_here(bundle: Bundle) -> None:
+    pytest.importorskip("tensorrt", reason="pip install tensorrt")
+    if gpu_capability() is None:
+        pytest.skip("no NVIDIA GPU here")
+    assert not build(bundle, "current", engine="tensorrt").cached
