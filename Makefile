@@ -22,7 +22,7 @@ MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch-$(TORCH_VERSION)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test test-slow lint bench reference setup clean
+.PHONY: help run test test-slow lint bench reference reference-navigation setup clean
 
 help:
 	@echo "make run        set up, then the demo: bundle, server, sensor streams, alerts"
@@ -30,7 +30,8 @@ help:
 	@echo "make test-slow  set up, then the slow tests"
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      measure serving and streams, into tests/benchmarks/results"
-	@echo "make reference  train the bundle in robot_configs/bundles anew"
+	@echo "make reference  train the anomaly bundle in robot_configs/bundles anew"
+	@echo "make reference-navigation   the same for navigation, in hours"
 	@echo "make setup      only the set-up: .venv with limpet and all its extras"
 	@echo "make clean      remove .venv, caches and build outputs"
 
@@ -66,6 +67,18 @@ reference: $(INSTALLED)
 	  --train-rows 1998 --out runs/reference_anomaly --force
 	@$(BIN)/limpet export runs/reference_anomaly --out robot_configs/bundles/anomaly --force
 	@$(BIN)/limpet verify robot_configs/bundles/anomaly
+
+# Hours on two cores: 94 layouts to render, the encoder, then the policy in others.
+TEXTURES ?= ../shared/data/textures
+reference-navigation: $(INSTALLED)
+	@$(BIN)/python -m limpet.training.navigation.pairs --out runs/navigation_pairs \
+	  --layouts 0 94 --textures $(TEXTURES)
+	@$(BIN)/limpet train navigation --data runs/navigation_pairs --out runs/reference_navigation \
+	  --config robot_configs/bundles/navigation.toml
+	@$(BIN)/python -m limpet.training.navigation.policy_train runs/reference_navigation \
+	  --textures $(TEXTURES)
+	@$(BIN)/limpet export runs/reference_navigation --out robot_configs/bundles/navigation --force
+	@$(BIN)/limpet verify robot_configs/bundles/navigation
 
 setup: $(INSTALLED)
 
