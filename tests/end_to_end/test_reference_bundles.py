@@ -42,3 +42,17 @@ def test_the_anomaly_bundle_finds_the_failures_of_its_machine_that_it_never_saw(
 def test_a_shipped_configuration_serves_the_anomaly_bundle() -> None:
     (model,) = load_config(REPOSITORY / "robot_configs" / "press_temperature.toml").models
     assert Path(model.bundle).resolve() == BUNDLES / "anomaly"
+
+
+def test_the_navigation_bundle_computes_here_what_it_did_where_it_was_made() -> None:
+    bundle = read_bundle(BUNDLES / "navigation")
+    assert check_golden(bundle.golden(), bundle.manifest, open_engine(bundle, "auto").run).passed
+
+
+def test_the_navigation_bundle_is_small_drives_and_says_where_it_comes_from() -> None:
+    bundle = read_bundle(BUNDLES / "navigation")
+    assert sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file()) < 3e6
+    assert [spec.name for spec in bundle.manifest.outputs] == ["embedding", "action"]
+    provenance = bundle.manifest.provenance
+    assert "limpet train navigation" in provenance.command
+    assert any("success rate" in name for name in provenance.metrics)
