@@ -74,7 +74,7 @@ reference-navigation: $(INSTALLED)
 	@$(BIN)/python -m limpet.training.navigation.pairs --out runs/navigation_pairs \
 	  --layouts 0 94 --textures $(TEXTURES)
 	@$(BIN)/limpet train navigation --data runs/navigation_pairs --out runs/reference_navigation \
-	  --config robot_configs/bundles/navigation.toml
+	  --config training/limpet/training/navigation/reference.toml
 	@$(BIN)/python -m limpet.training.navigation.policy_train runs/reference_navigation \
 	  --textures $(TEXTURES)
 	@$(BIN)/limpet export runs/reference_navigation --out robot_configs/bundles/navigation --force
