@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from limpet.contracts.errors import DataError, LimpetError
+from limpet.contracts.errors import DataError, ImpossibleHereError, LimpetError
 from limpet.training.checkpoint import Checkpoint
 from limpet.training.distributed import (
     any_rank,
@@ -89,6 +89,14 @@ class FitConfig:
         """Learning rate of a step."""
         rise = min(1.0, (step + 1) / self.warm_up_steps)
         return self.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
+
+
+def check_gpu(device: str) -> None:
+    """Raises `ImpossibleHereError` where a GPU is asked for and PyTorch has none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ImpossibleHereError(
+            "device cuda: this machine has no GPU that PyTorch can use", "take --device cpu"
+        )
 
 
 def fit(

@@ -13,22 +13,29 @@ whole or not at all. Of the processes that `torchrun` starts, rank 0 alone write
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
 from limpet.training.ranks import leads
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA_VERSION = 1
 
@@ -154,6 +161,19 @@ class RunFolder:
         """Writes one file, whole or not at all; on ranks other than 0 nothing is written."""
         if leads():
             write_whole(self.path / name, content)
+
+    def finish(
+        self, weights: Mapping[str, Tensor], sample: Mapping[str, NDArray[Any]], record: RunRecord
+    ) -> None:
+        """Writes what the run came to; the record last, since it says that all is there."""
+        from safetensors.torch import save  # brings torch, which reading a run does without
+
+        self.write(WEIGHTS, save({name: value.contiguous() for name, value in weights.items()}))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **sample)  # type: ignore[arg-type]
+        self.write(SAMPLE, buffer.getvalue())
+        self.write_record(record)
+        self.remove_checkpoint()
 
     def remove_checkpoint(self) -> None:
         """Removes the checkpoint, once training is done and its outcome is written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -12,9 +11,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from safetensors.torch import save
 
-from limpet.contracts.errors import ImpossibleHereError
 from limpet.contracts.manifest import Calibration
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.signals import Float32
@@ -27,11 +24,9 @@ from limpet.training.anomaly.injection import inject
 from limpet.training.anomaly.model import AnomalyScorer, build_scorer
 from limpet.training.anomaly.objective import Batches
 from limpet.training.distributed import process_group
-from limpet.training.fit import FitConfig, fit
+from limpet.training.fit import FitConfig, check_gpu, fit
 from limpet.training.progress import progress
 from limpet.training.run import (
-    SAMPLE,
-    WEIGHTS,
     RunFolder,
     RunRecord,
     check_out,
@@ -111,10 +106,7 @@ def train_anomaly(
     """
     began = time.monotonic()
     config = config or AnomalyConfig()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ImpossibleHereError(
-            "device cuda: this machine has no GPU that PyTorch can use", "take --device cpu"
-        )
+    check_gpu(device)
     check_out(Path(out), resume=resume, force=force)
     recordings = load_recordings(data, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
     prepared = prepare_training(recordings, Path(data).name, config, train_rows)
@@ -144,7 +136,7 @@ def train_anomaly(
         metrics=metrics,
         warnings=[*record.warnings, *warnings],
     )
-    _finish(folder, scorer, prepared, complete)
+    folder.finish(scorer.state_dict(), {"rows": prepared.sample_rows}, complete)
     return AnomalyReport(
         run=str(folder.path),
         channels=prepared.preprocessing.channels,
@@ -232,16 +224,3 @@ def _measure(scorer: AnomalyScorer, data: TrainingData, config: AnomalyConfig) -
         ]
     figure = auroc(torch.cat(scores).numpy(), truth)
     return {f"{data.name} held-out, injected anomalies: auroc": figure}
-
-
-def _finish(
-    folder: RunFolder, scorer: AnomalyScorer, data: TrainingData, record: RunRecord
-) -> None:
-    """Writes what the run came to; the record last, since it says that all is there."""
-    tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
-    folder.write(WEIGHTS, save(tensors))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, rows=data.sample_rows)
-    folder.write(SAMPLE, buffer.getvalue())
-    folder.write_record(record)
-    folder.remove_checkpoint()

@@ -19,6 +19,33 @@ if TYPE_CHECKING:
 _TSB_AD_NAME = re.compile(r"_tr_(?P<rows>[1-9]\d*)_1st_\d+\.csv$", re.ASCII)
 
 
+# Options of every encoder.
+_out_option = click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Folder to write; refused if it exists.",
+)
+_device_option = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
+)
+_seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0]."
+)
+_resume_option = click.option(
+    "--resume", is_flag=True, help="Go on with an interrupted run at --out."
+)
+_force_option = click.option("--force", is_flag=True, help="Replace a run at --out.")
+_json_option = click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write the report as JSON; - for standard output, where it replaces the text.",
+)
+
+
 @click.group("train")
 def command() -> None:
     """Trains an encoder on your own data and writes a RUN, which `limpet export` packs."""
@@ -32,13 +59,7 @@ def command() -> None:
     metavar="PATH",
     help="Recording of normal operation (.csv, .npy, .npz, .mat, …), or a folder of them.",
 )
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Folder to write; refused if it exists.",
-)
+@_out_option
 @click.option(
     "--config",
     "config_file",
@@ -46,7 +67,7 @@ def command() -> None:
     metavar="FILE",
     help="TOML file with what differs from the defaults (limpet.training.anomaly.config).",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@_device_option
 @click.option(
     "--train-rows",
     type=click.IntRange(min=1),
@@ -80,21 +101,15 @@ def command() -> None:
     metavar="NUMBER",
     help="Incidents that normal operation may open in a day; sets the threshold instead.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
+@_seed_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help=f"Training steps [default: {AnomalyConfig().steps}].",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run at --out.")
-@click.option("--force", is_flag=True, help="Replace a run at --out.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
+@_resume_option
+@_force_option
+@_json_option
 def anomaly(
     data: Path,
     out: Path,
@@ -192,13 +207,7 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     metavar="PATH",
     help="Folder of pairs, or a recording with camera and LiDAR (or a folder of them).",
 )
-@click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Folder to write; refused if it exists.",
-)
+@_out_option
 @click.option(
     "--config",
     "config_file",
@@ -206,22 +215,16 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     metavar="FILE",
     help="TOML file with what differs from the defaults (limpet.training.navigation.config).",
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0].")
+@_device_option
+@_seed_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help=f"Training steps [default: {NavigationConfig().steps}].",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted run at --out.")
-@click.option("--force", is_flag=True, help="Replace a run at --out.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
+@_resume_option
+@_force_option
+@_json_option
 def navigation(
     data: Path,
     out: Path,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Literal
@@ -10,12 +9,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import nn
 
-from limpet.contracts.errors import ImpossibleHereError
 from limpet.training.distributed import process_group
-from limpet.training.fit import FitConfig, LossOfStep, fit
+from limpet.training.fit import FitConfig, check_gpu, fit
 from limpet.training.navigation.autoencoder import Autoencoder, reconstruction_loss
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder
@@ -23,8 +20,6 @@ from limpet.training.navigation.frames import Frames, open_frames
 from limpet.training.navigation.objective import Batches
 from limpet.training.progress import progress
 from limpet.training.run import (
-    SAMPLE,
-    WEIGHTS,
     RunFolder,
     RunRecord,
     check_out,
@@ -92,10 +87,7 @@ def train_navigation(
     """
     began = time.monotonic()
     config = config or NavigationConfig()
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ImpossibleHereError(
-            "device cuda: this machine has no GPU that PyTorch can use", "take --device cpu"
-        )
+    check_gpu(device)
     check_out(Path(out), resume=resume, force=force)
     frames = open_frames(data, config.image)
     batches = Batches(frames, config)
@@ -115,7 +107,9 @@ def train_navigation(
     with one_thread():
         encoder, loss = _train(batches, frames.name, config, device, folder)
     complete = msgspec.structs.replace(record, complete=True, metrics={"loss": loss})
-    _finish(folder, encoder, frames, complete)
+    poses = np.linspace(0, len(frames) - 1, min(SAMPLES, len(frames))).astype(np.intp)
+    images = frames.take(poses, np.zeros_like(poses))
+    folder.finish(encoder.state_dict(), {"images": images}, complete)
     return NavigationReport(
         run=str(folder.path),
         poses=len(frames),
@@ -151,7 +145,6 @@ def _train(
             return reconstruction_loss(model, batches, rng, device)
         return batches.loss(encoder, rng, device)
 
-    step: LossOfStep = loss_of_step
     descent = FitConfig(
         steps=config.steps,
         learning_rate=config.learning_rate,
@@ -160,17 +153,5 @@ def _train(
         precision=config.precision,
     )
     with progress(f"training on {name}", config.steps) as report:
-        loss = fit(model, step, descent, folder.path, report)
+        loss = fit(model, loss_of_step, descent, folder.path, report)
     return encoder.cpu().eval(), loss
-
-
-def _finish(folder: RunFolder, encoder: Encoder, frames: Frames, record: RunRecord) -> None:
-    """Writes what the run came to; the record last, since it says that all is there."""
-    tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    folder.write(WEIGHTS, save(tensors))
-    poses = np.linspace(0, len(frames) - 1, min(SAMPLES, len(frames))).astype(np.intp)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=frames.take(poses, np.zeros_like(poses)))
-    folder.write(SAMPLE, buffer.getvalue())
-    folder.write_record(record)
-    folder.remove_checkpoint()
