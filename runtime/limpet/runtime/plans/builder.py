@@ -11,7 +11,7 @@ from typing import Any
 
 from limpet.contracts.errors import EngineError
 from limpet.contracts.manifest import Manifest
-from limpet.runtime.plans.libraries import Library
+from limpet.runtime.plans.libraries import Library, error_log
 from limpet.runtime.plans.profiles import Sizes
 
 EVERY_S = 5.0
@@ -49,7 +49,7 @@ def build_plan(
         EngineError: The library cannot parse or compile the graph; the message is its own.
     """
     trt = library.trt
-    logger = _logger(trt)
+    logger = error_log(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
@@ -101,21 +101,6 @@ def _profile(builder: Any, manifest: Manifest, sizes: Mapping[str, Sizes]) -> An
             ]
             profile.set_shape(spec.name, *shapes)
     return profile
-
-
-def _logger(trt: Any) -> Any:
-    """Keeps the library's last error; its notes tell a user nothing."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # an unknown library's class
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.worst = ""
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.worst = message
-
-    return Logger()
 
 
 def _monitor(trt: Any, report: Report) -> Any:

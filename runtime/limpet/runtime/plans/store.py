@@ -15,6 +15,7 @@ import msgspec
 from limpet.contracts.bundle import ENGINES, Bundle
 from limpet.contracts.errors import EngineError
 from limpet.runtime.plans.key import PlanKey, Sidecar
+from limpet.runtime.plans.libraries import Compiler
 
 
 class PlanStore:
@@ -99,7 +100,12 @@ class PlanStore:
         return f"{wanted}; {path.name} has {'; '.join(differences)}"
 
     def _rebuild(self, key: PlanKey) -> str:
-        return f"build it with: limpet compile {self._bundle.path} --engine {key.engine}"
+        return f"build it with: {compile_command(self._bundle, key.engine)}"
+
+
+def compile_command(bundle: Bundle, engine: Compiler) -> str:
+    """The command that builds a bundle's plan."""
+    return f"limpet compile {bundle.path} --engine {engine}"
 
 
 def write_whole(path: Path, content: bytes) -> None:
