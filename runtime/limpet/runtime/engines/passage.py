@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from limpet.contracts.errors import EngineError
@@ -37,7 +37,7 @@ class Passage:
         stream: Any,
         tensors: Mapping[str, PinnedTensor],
         inputs: frozenset[str],
-        problem: Any,
+        problem: Callable[[], str],
     ) -> None:
         self._context, self._device, self._stream = context, device, stream
         self._tensors, self._inputs, self._problem = tensors, inputs, problem

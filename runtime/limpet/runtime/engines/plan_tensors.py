@@ -62,17 +62,16 @@ def check_plan(bundle: Bundle, engine: Any, trt: Any, command: str) -> None:
                 f"build it anew with: {command} --force",
             )
         for spec in specs:
-            dtype = _DTYPES.get(engine.get_tensor_dtype(spec.name).name, "")
+            dtype = _DTYPES.get(engine.get_tensor_dtype(spec.name).name, "of no known type")
             shape = tuple(engine.get_tensor_shape(spec.name))
             wanted = tuple(-1 if isinstance(size, str) else size for size in spec.shape)
-            if (
-                dtype != spec.dtype
-                or len(shape) != len(wanted)
-                or any(size not in (-1, want) for size, want in zip(shape, wanted, strict=True))
-            ):
+            fits = len(shape) == len(wanted) and all(
+                size in (-1, want) for size, want in zip(shape, wanted, strict=True)
+            )
+            if dtype != spec.dtype or not fits:
                 raise BundleError(
-                    f"{bundle.path}: the plan has {what[:-1]} {spec.name} "
-                    f"{dtype or 'of no known type'} {list(shape)}, the manifest says {spec.describe()}",
+                    f"{bundle.path}: the plan has {what[:-1]} {spec.name} {dtype} {list(shape)}, "
+                    f"the manifest says {spec.describe()}",
                     "serve it with onnxruntime",
                 )
             if engine.get_tensor_location(spec.name) != trt.TensorLocation.DEVICE:

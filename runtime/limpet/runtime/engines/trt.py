@@ -240,13 +240,14 @@ class TensorRTEngine:
                 f"{self.name} has no memory for another context: {self._problems.worst}",
                 f"compile it for smaller sizes: {self._command} --axis …",
             )
+        problems = self._problems  # a reference to `self` would keep it from being closed
         passage = Passage(
             context,
             self._device,
             self._stream,
             self._tensors,
             frozenset(spec.name for spec in self._manifest.inputs),
-            lambda: self._problems.worst,
+            lambda: str(problems.worst),
         )
         self._passages.append(passage)
         return passage
