@@ -20,11 +20,16 @@ from limpet.contracts.manifest import DataDigest, Manifest
 from limpet.contracts.recording_scores import match_channels
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signal_steps import Clip
 from limpet.contracts.tensors import Tensors, check_tensors
 
 MOST_CALLS = 128
 """Calls of a model that calibration looks at, spread evenly over the data."""
 IMAGES_A_CALL = 8
+BEYOND_NORMAL = 3.0
+"""Recordings of normal operation are looked at a second time, magnified so much. What a model is
+there for lies beyond them: with ranges of what is normal alone, values of anomalies saturate, and 2
+of the reference encoder's products stay within the tolerances instead of 6 (6 also with 2 and 5)."""
 
 
 def check_wanted(manifest: Manifest, calibration: Path | None) -> Path:
@@ -78,7 +83,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _streamed(manifest: Manifest, run: Run, path: Path) -> Iterator[Tensors]:
-    """Each recording as a stream of its own, state included."""
+    """Each recording as a stream of its own, state included; then magnified up to the clip."""
     calls: list[Tensors] = []
 
     def record(inputs: Tensors) -> Tensors:
@@ -88,7 +93,13 @@ def _streamed(manifest: Manifest, run: Run, path: Path) -> Iterator[Tensors]:
     for recording in load_recordings(path):
         scorer = SignalScorer(manifest, record, max_frames=64)
         scorer.push(match_channels(recording, manifest.signal()).values)
-    yield from _spread(calls)
+    some = _spread(calls)
+    yield from some
+    clips = [step.limit for step in manifest.signal().steps if isinstance(step, Clip)]
+    limit, samples = min(clips, default=np.inf), manifest.inputs[0].name
+    for call in some:
+        beyond = np.clip(call[samples] * np.float32(BEYOND_NORMAL), -limit, limit)
+        yield {**call, samples: beyond.astype(np.float32)}
 
 
 def _seen(manifest: Manifest, path: Path) -> Iterator[Tensors]:

@@ -26,7 +26,7 @@ class Tolerances(msgspec.Struct, frozen=True, kw_only=True):
 
 TOLERANCES: dict[Precision, Tolerances] = {
     "fp16": Tolerances(cosine=0.9995, score=0.02, flips=0.001),
-    "int8": Tolerances(cosine=0.99, score=0.1, flips=0.01),
+    "int8": Tolerances(cosine=0.99, score=0.1, flips=0.001),
 }
 
 
