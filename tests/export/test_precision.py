@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, ExportError, UsageError
@@ -198,3 +199,23 @@ def test_tolerances_are_those_that_were_promised() -> None:
     assert TOLERANCES["fp16"].cosine >= 0.9995
     assert TOLERANCES["fp16"].flips <= 0.001
     assert TOLERANCES["int8"].cosine >= 0.99
+
+
+def test_a_policy_stays_float32_where_calibration_is_images_alone(tmp_path: Path) -> None:
+    """Images say nothing of goals; an npz of all inputs does."""
+    reference = read_bundle(REFERENCE.parent / "navigation")
+    golden, images = reference.golden(), tmp_path / "images"
+    assert golden.images is not None
+    images.mkdir()
+    for index, image in enumerate(golden.images):
+        Image.fromarray(image).save(images / f"{index}.png")
+    np.savez(tmp_path / "inputs.npz", **golden.inputs)  # type: ignore[arg-type]
+    lowered = []
+    for calibration in (images, tmp_path / "inputs.npz"):
+        model = converted(exact(reference), "int8", calibration).manifest
+        notes = model.provenance.configuration["export"]
+        assert isinstance(notes, dict)
+        lowered.append(set(notes["lowered"]))
+        assert not lowered[-1].intersection(notes["kept"])
+    assert lowered[0]
+    assert lowered[0] < lowered[1]

@@ -10,9 +10,11 @@ import msgspec
 import numpy as np
 import pytest
 from onnx import helper
+from PIL import Image
 
 from limpet.contracts.bundle import ENGINES, GOLDEN, MODEL, Bundle, read_bundle, write_bundle
 from limpet.contracts.errors import EngineError, UsageError
+from limpet.contracts.manifest import Precision
 from limpet.export.package import export_run
 from limpet.runtime.plans import compiling, libraries
 from limpet.runtime.plans.compiling import CompileReport, compile_bundle
@@ -40,11 +42,30 @@ def bundle(tmp_path: Path) -> Bundle:
     return anomaly_bundle(tmp_path / "pump")
 
 
+def real_data(bundle: Bundle, folder: Path) -> Path:
+    """What INT8's ranges of a reference bundle are taken from here."""
+    if bundle.manifest.kind == "anomaly":
+        return RECORDING
+    golden = bundle.golden()
+    if golden.images is None:
+        np.savez(folder / "inputs.npz", **golden.inputs)  # type: ignore[arg-type]
+        return folder / "inputs.npz"
+    images = folder / "images"
+    images.mkdir()
+    for index, image in enumerate(golden.images):
+        Image.fromarray(image).save(images / f"{index:03}.png")
+    return images
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_anomaly_bundle_builds_at_every_precision(precision: str, tmp_path: Path) -> None:
-    out = tmp_path / "anomaly"
-    calibration = RECORDING if precision == "int8" else None
-    report = export_run(REFERENCE / "anomaly", out, precision=precision, calibration=calibration)  # type: ignore[arg-type]
+@pytest.mark.parametrize("reference", sorted(path.name for path in REFERENCE.iterdir()))
+def test_each_reference_bundle_builds_at_every_precision(
+    reference: str, precision: Precision, tmp_path: Path
+) -> None:
+    """Without an operator that the parser does not know: there is nothing to fall back to."""
+    out, source = tmp_path / "out", read_bundle(REFERENCE / reference)
+    calibration = real_data(source, tmp_path) if precision == "int8" else None
+    report = export_run(source.path, out, precision=precision, calibration=calibration)
     assert report.passed
     built = build(read_bundle(out))
     assert built.precision == precision
