@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -204,6 +209,47 @@ def test_two_processes_at_once_build_one_plan(bundle: Bundle) -> None:
     assert build(bundle).cached
     names = {path.suffix for path in (bundle.path / ENGINES).iterdir()}
     assert names == {".plan", ".json", ""}
+
+
+def test_engines_that_cannot_be_written_are_named(
+    bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle.path / ENGINES).write_bytes(b"a file where the folder would be")
+    done = limpet(capsys, "compile", bundle.path, "--target", "sm86")
+    assert done.code == 1
+    assert f"{bundle.path / ENGINES} cannot be written: File exists" in done.err
+    (bundle.path / ENGINES).unlink()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = limpet(capsys, "compile", bundle.path, "--target", "sm86")
+    assert done.code == 1
+    assert re.search(r"\.plan cannot be written: No space left on device", done.err)
+    assert [path.name for path in (bundle.path / ENGINES).iterdir()] == [".lock"]
+
+
+def test_ctrl_c_while_it_builds_leaves_nothing(tmp_path: Path) -> None:
+    """The reference encoder takes a second or two, so it is interrupted within."""
+    shutil.copytree(
+        REFERENCE / "anomaly", tmp_path / "bundle", ignore=shutil.ignore_patterns(ENGINES)
+    )
+    command = ("compile", str(tmp_path / "bundle"), "--target", "sm86")
+    with subprocess.Popen(
+        [sys.executable, "-m", "limpet.runtime.cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "Building" not in (line := process.stderr.readline()):
+            assert line, "it ended before it built"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert [path.name for path in (tmp_path / "bundle" / ENGINES).iterdir()] == [".lock"]
 
 
 def test_sizes_of_axes_are_checked(bundle: Bundle) -> None:
