@@ -18,6 +18,7 @@ import msgspec
 
 from limpet.export.benchmark import bench_export, describe
 from limpet.export.evaluate_anomaly import evaluate_anomaly
+from limpet.runtime.machine import processor_name
 
 
 def main() -> None:
@@ -36,6 +37,7 @@ def main() -> None:
                 run, Path(folder), calibration=calibration, rounds=given.rounds, report=print
             )
             figures: dict[str, Any] = msgspec.to_builtins(benchmark)
+            figures["machine"]["processor"] = processor_name()
             print(describe(benchmark))
             if given.labelled is not None and benchmark.kind == "anomaly":
                 figures["labelled"] = {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,16 +18,14 @@ import torch
 from torch import nn
 
 from limpet.contracts.bundle import Bundle, read_bundle
-from limpet.contracts.errors import DataError, ExportError, LimpetError, UsageError
-from limpet.contracts.golden import check_golden
+from limpet.contracts.errors import DataError, ExportError, UsageError
+from limpet.contracts.golden import Run, check_golden
 from limpet.contracts.manifest import Kind, Precision
 from limpet.contracts.reports import format_table
 from limpet.contracts.tensors import Array, Tensors
 from limpet.export.package import export_run
+from limpet.export.parity import onnx_run
 from limpet.export.runs import open_any_run, torch_run
-from limpet.runtime.engines import open_engine
-from limpet.runtime.machine import processor_name
-from limpet.runtime.plans.compiling import compile_bundle
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 TARGETS = ("sm86", "sm89", "sm120")
@@ -34,7 +35,7 @@ Report = Callable[[str], None]
 
 
 class PlanFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A TensorRT-RTX plan, built without a GPU.
+    """A TensorRT-RTX plan, built without a GPU by `limpet compile`, a process of its own.
 
     Attributes:
         build_s: Seconds that building took.
@@ -92,7 +93,7 @@ class ExportBenchmark(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: Of the encoder.
-        machine: Processor, load while measuring, versions.
+        machine: Architecture, cores, load while measuring, versions.
         precisions: By name.
         latencies: Of all ways, taken in turns, so that the machine's load falls on all.
         failed: Ways that do not work here, and why.
@@ -146,7 +147,8 @@ def bench_export(
     return ExportBenchmark(
         kind=bundles["fp32"].manifest.kind,
         machine={
-            "processor": processor_name(),
+            "architecture": platform.machine(),
+            "cores": os.cpu_count() or 0,
             "load": os.getloadavg()[0],
             "onnxruntime": onnxruntime.__version__,
             "torch": str(torch.__version__),
@@ -181,7 +183,7 @@ def _exported(
         return PrecisionFigures(refused="parity", export_s=export_s, parity=parity)
     begun_s = time.perf_counter()
     bundle = read_bundle(out)
-    check_golden(bundle.golden(), bundle.manifest, open_engine(bundle, "onnxruntime").run)
+    check_golden(bundle.golden(), bundle.manifest, _one_thread(bundle))
     verify_s = time.perf_counter() - begun_s
     notes = bundle.manifest.provenance.configuration.get("export")
     chosen: Mapping[str, Sequence[str]] = notes if isinstance(notes, dict) else {}
@@ -199,17 +201,25 @@ def _exported(
 
 
 def _plans(bundle: Bundle) -> tuple[dict[str, PlanFigures], str]:
-    """Builds a plan for each GPU, in this process, which loads the library at the first."""
+    """Builds a plan for each GPU."""
     found: dict[str, PlanFigures] = {}
     for target in TARGETS:
-        try:
-            built = compile_bundle(
-                bundle, engine="tensorrt-rtx", target=target, axes={}, report=lambda _: None
-            )
-        except LimpetError as error:
-            return found, error.message
-        found[target] = PlanFigures(build_s=built.build_s, plan_bytes=built.plan_bytes)
+        options = ("--engine", "tensorrt-rtx", "--target", target, "--json", "-")
+        done = subprocess.run(
+            [sys.executable, "-m", "limpet.runtime.cli", "compile", str(bundle.path), *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+            return found, (told or ["it ended without a word"])[-1].removeprefix("error: ")
+        found[target] = msgspec.json.decode(done.stdout, type=PlanFigures)
     return found, ""
+
+
+def _one_thread(bundle: Bundle) -> Run:
+    return onnx_run(bundle.model_path.read_bytes(), bundle.manifest, threads=1)
 
 
 def _latencies(
@@ -220,10 +230,7 @@ def _latencies(
     golden = bundles["fp32"].golden().inputs
     ways: dict[str, Callable[[Tensors], object]] = {
         "pytorch eager": torch_run(opened.module, manifest),
-        **{
-            f"onnxruntime {name}": open_engine(each, "onnxruntime").run
-            for name, each in bundles.items()
-        },
+        **{f"onnxruntime {name}": _one_thread(each) for name, each in bundles.items()},
     }
     found, failed = [], {}
     for batch in BATCHES:

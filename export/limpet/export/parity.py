@@ -15,9 +15,10 @@ BATCH_SIZES = (1, 2)
 """Sizes at which the golden inputs are run besides all at once."""
 
 
-def onnx_run(model: bytes, manifest: Manifest) -> Run:
-    """Runs a graph with ONNX Runtime on the CPU."""
+def onnx_run(model: bytes, manifest: Manifest, threads: int = 0) -> Run:
+    """Runs a graph with ONNX Runtime on the CPU; 0 threads are as many as it likes."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [spec.name for spec in manifest.outputs]

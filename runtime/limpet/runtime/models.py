@@ -15,7 +15,7 @@ from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Manifest, SignalPreprocessing
 from limpet.contracts.messages import ModelInfo
-from limpet.contracts.scoring import SignalScorer, StreamingModel
+from limpet.contracts.scoring import KeptState, SignalScorer, StateKeeper, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
@@ -143,11 +143,26 @@ class ServedModel:
         Raises:
             BundleError: The model scores no streams.
         """
-        return SignalScorer(self.manifest, self._run)
+        keeper = _Outside(self.engine) if isinstance(self.engine, StateKeeper) else None
+        return SignalScorer(self.manifest, self._run, keeper=keeper)
 
     def _run(self, inputs: Tensors) -> Tensors:
         with OutsideTurn():
             return self.engine.run(inputs)
+
+
+class _Outside:
+    """An engine that keeps streams' states, called outside of the turn."""
+
+    def __init__(self, engine: StateKeeper) -> None:
+        self._engine = engine
+
+    def new_state(self) -> KeptState:
+        return self._engine.new_state()
+
+    def run_kept(self, inputs: Tensors, states: Sequence[KeptState]) -> Tensors:
+        with OutsideTurn():
+            return self._engine.run_kept(inputs, states)
 
 
 def _channels(manifest: Manifest) -> list[str]:

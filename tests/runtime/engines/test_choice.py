@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.errors import EngineError, ImpossibleHereError, MissingExtraError
 from limpet.contracts.golden import check_golden
+from limpet.contracts.scoring import RowScores, score_together
+from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine, trt
+from limpet.runtime.models import ServedModel
 from limpet.runtime.plans import libraries
 from tests.bundles import anomaly_bundle
 from tests.command_line import limpet
@@ -186,3 +190,33 @@ def test_a_plan_that_computes_something_else_fails(
     done = limpet(capsys, "verify", bundle.path, "--engine", "tensorrt")
     assert done.code == 1
     assert "FAILED the golden check" in done.out
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_served_models_streams_keep_their_state_on_the_gpu(
+    tmp_path: Path, gpu: FakeDevice
+) -> None:
+    """The scores of several streams in turns are those of each alone on the processor."""
+    bundle = anomaly_bundle(tmp_path / "pump", memory=0.5)
+    fake_compile(bundle)
+    served = ServedModel(ModelConfig(bundle=str(bundle.path), engine="tensorrt"))
+    alone = ServedModel(ModelConfig(bundle=str(bundle.path), engine="onnxruntime"))
+    scorers = [served.scorer() for _ in range(3)]
+    others = [alone.scorer() for _ in range(3)]
+    gpu.calls.clear()
+    rng = np.random.default_rng(0)
+    channels = len(bundle.manifest.signal().channels)
+    for turn in range(8):
+        rows = [rng.normal(size=(4 + turn, channels)) for _ in scorers]
+        if turn == 5:
+            for scorer in (scorers[1], others[1]):
+                scorer.reset()
+        found = score_together(scorers, rows)
+        for one, other, some in zip(found, others, rows, strict=True):
+            assert isinstance(one, RowScores)
+            np.testing.assert_allclose(one.scores, other.push(some).scores, rtol=1e-5)
+    assert gpu.calls["within"] > 0
+    assert gpu.calls["to_device"] == gpu.calls["to_host"]  # two in and two out, no state
+    gpu.failing = {"to_host": "cudaErrorUnknown"}
+    (failed,) = score_together(scorers[:1], [rng.normal(size=(3, channels))])
+    assert isinstance(failed, EngineError)

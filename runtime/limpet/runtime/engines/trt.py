@@ -214,6 +214,8 @@ class TensorRTEngine:
                     self._device.wait(self._stream)
                 raise
             self._device.wait(self._stream)
+            for state in states:
+                state.fresh = False
             return {
                 spec.name: self._tensors[spec.name].host(shapes[spec.name]).copy()
                 for spec in manifest.outputs
@@ -262,7 +264,6 @@ class TensorRTEngine:
                 self._device.within(state.address, address, size, self._stream)
             elif state.fresh:
                 self._device.clear(address, size, self._stream)
-                state.fresh = False
             else:
                 self._device.within(address, state.address, size, self._stream)
 
