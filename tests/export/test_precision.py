@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -219,3 +220,16 @@ def test_a_policy_stays_float32_where_calibration_is_images_alone(tmp_path: Path
         assert not lowered[-1].intersection(notes["kept"])
     assert lowered[0]
     assert lowered[0] < lowered[1]
+
+
+def test_tolerances_of_a_task_stay_and_those_of_outputs_become_the_precisions() -> None:
+    reference = read_bundle(REFERENCE.parent / "navigation")
+    golden = dataclasses.replace(
+        reference.golden(), tolerances={"embedding cosine": 0.99999, "lost grasps": 0.02}
+    )
+    found = tolerances.loosened(golden, reference.manifest, "fp16").tolerances
+    assert found == {"embedding cosine": 0.9995, "action cosine": 0.9995, "lost grasps": 0.02}
+    grasps = msgspec.structs.replace(reference.manifest, kind="grasp")
+    found = tolerances.loosened(golden, grasps, "int8").tolerances
+    assert found == {"embedding cosine": 0.99, "lost grasps": 0.02}
+    assert tolerances.loosened(golden, grasps, "fp32") is golden

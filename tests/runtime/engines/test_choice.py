@@ -220,3 +220,14 @@ def test_a_served_models_streams_keep_their_state_on_the_gpu(
     gpu.failing = {"to_host": "cudaErrorUnknown"}
     (failed,) = score_together(scorers[:1], [rng.normal(size=(3, channels))])
     assert isinstance(failed, EngineError)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_server_whose_configuration_names_an_absent_gpu_does_not_start(
+    bundle: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    config = tmp_path / "robot.toml"
+    config.write_text(f'[[models]]\nbundle = "{bundle.path}"\nengine = "tensorrt"\n')
+    done = limpet(capsys, "serve", config)
+    assert done.code == 4
+    assert "tensorrt runs on an NVIDIA GPU" in done.err

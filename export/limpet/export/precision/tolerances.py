@@ -6,7 +6,7 @@ import dataclasses
 
 import msgspec
 
-from limpet.contracts.golden import PREPARED, Golden
+from limpet.contracts.golden import Golden
 from limpet.contracts.manifest import AnomalyDecoding, Manifest, Precision
 
 
@@ -34,14 +34,18 @@ def loosened(golden: Golden, manifest: Manifest, precision: Precision) -> Golden
     """The golden data of a float32 bundle, with tolerances of another precision.
 
     Where a score has to be within a part of the threshold, its own tolerance in float32 stays if
-    that is wider; so does the share of rows that lie too near the threshold to be told.
+    that is wider; so does the share of rows that lie too near the threshold to be told. What is
+    neither an output's difference nor a score's (prepared images, grasps that are lost) stays.
     """
     if precision == "fp32":
         return golden
     allowed, before = TOLERANCES[precision], golden.tolerances
-    tolerances = {f"{spec.name} cosine": allowed.cosine for spec in manifest.outputs}
-    if PREPARED in before:
-        tolerances[PREPARED] = before[PREPARED]
+    rows = {spec.name for spec in manifest.outputs}
+    own = rows | {f"{name} cosine" for name in rows}
+    if manifest.kind == "grasp":  # of its outputs not all are compared row by row
+        rows = {name for name in rows if {name, f"{name} cosine"} & before.keys()}
+    tolerances = {f"{name} cosine": allowed.cosine for name in rows}
+    tolerances |= {name: bound for name, bound in before.items() if name not in own}
     if isinstance(manifest.decoding, AnomalyDecoding) and manifest.calibration is not None:
         score = manifest.decoding.score
         del tolerances[f"{score} cosine"]
