@@ -48,7 +48,8 @@ def command(
 
     --json writes: kind, machine, precisions, {fp32, fp16, int8: {refused, export_s, verify_s,
     onnx_bytes, lowered, kept, parity, plans, plans_refused}}, latencies, a list of {way, batch,
-    median_ms, p90_ms}, failed, {way: why}, and faster, {batch: PyTorch eager / ONNX Runtime}.
+    p10_ms, median_ms, p90_ms}, failed, {way: why}, and faster, {batch: PyTorch eager / ONNX Runtime
+    at p10}.
     """
     from limpet.export.benchmark import bench_export, describe
 
