@@ -305,6 +305,27 @@ def test_a_context_that_finds_no_memory_says_what_to_do(bundle: Bundle) -> None:
     assert device.held == NOTHING
 
 
+def test_without_memory_for_more_contexts_it_goes_on_with_one(
+    bundle: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = FakeDevice()
+    engine, library = opened(bundle, device)
+    library.most_contexts = 1
+    for turn in range(REPEATS + 3):
+        inputs = frames(2, 3, seed=turn)
+        assert_right(engine.run(inputs), inputs)
+    (record,) = caplog.records
+    assert "has no memory for another context: out of memory" in record.message
+
+
+def test_states_of_another_number_than_rows_are_refused(bundle: Bundle) -> None:
+    engine, _ = opened(bundle, FakeDevice())
+    inputs = frames(2, 3)
+    del inputs["state"]
+    with pytest.raises(EngineError, match="2 rows, 1 states"):
+        engine.run_kept(inputs, [engine.new_state()])
+
+
 def test_a_plan_that_the_library_cannot_load_comes_with_the_command(bundle: Bundle) -> None:
     device = FakeDevice()
     fake_compile(bundle)

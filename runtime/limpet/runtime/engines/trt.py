@@ -8,6 +8,7 @@ that repeat get a context of their own and are recorded as a CUDA graph.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import weakref
 from collections import Counter
@@ -35,6 +36,8 @@ from limpet.runtime.plans.libraries import (
 )
 from limpet.runtime.plans.profiles import Sizes
 from limpet.runtime.plans.store import PlanStore, compile_command
+
+log = logging.getLogger(__name__)
 
 REPEATS = 3
 """Runs of one size after which it gets a context of its own and is recorded."""
@@ -114,6 +117,7 @@ class TensorRTEngine:
         check_plan(bundle, self._engine, library.trt, self._command)
         self._lock = threading.Lock()
         self._counts: Counter[tuple[tuple[str, int], ...]] = Counter()
+        self._most_recorded = MOST_RECORDED
         self._recorded: dict[tuple[tuple[str, int], ...], Passage] = {}
         self._tensors: dict[str, PinnedTensor] = {}
         self._stream: Any = device.open_stream()
@@ -170,6 +174,8 @@ class TensorRTEngine:
         spec, next_state = self._state_names()
         others = [other for other in self._manifest.inputs if other.name != spec.name]
         axes = self._check(inputs, others)
+        if axes["batch"] != len(states):
+            raise EngineError(f"{self.name} failed: {axes['batch']} rows, {len(states)} states")
         most = self._profile["batch"].most if "batch" in self._profile else len(states)
         parts = []
         for start in range(0, len(states), most):
@@ -229,11 +235,19 @@ class TensorRTEngine:
         if len(self._counts) >= MOST_COUNTED:
             self._counts.clear()
         self._counts[sizes] += 1
-        if self._counts[sizes] < REPEATS or len(self._recorded) >= MOST_RECORDED:
+        if self._counts[sizes] < REPEATS or len(self._recorded) >= self._most_recorded:
+            return self._any, False
+        if not sizes:
+            self._recorded[sizes] = self._any
+            return self._any, True
+        try:
+            own = self._recorded[sizes] = self._passage()
+        except EngineError as error:
+            log.warning("%s: %s", self._manifest.name, error.message)
+            self._most_recorded = 0
             return self._any, False
         # Its first run is not recorded: TensorRT has things to do then that a record must not hold.
-        own = self._recorded[sizes] = self._passage() if sizes else self._any
-        return own, not sizes
+        return own, False
 
     def _passage(self) -> Passage:
         context = self._engine.create_execution_context()
