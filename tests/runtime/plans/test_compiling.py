@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -18,13 +19,14 @@ from onnx import helper
 from PIL import Image
 
 from limpet.contracts.bundle import ENGINES, GOLDEN, MODEL, Bundle, read_bundle, write_bundle
-from limpet.contracts.errors import EngineError, UsageError
+from limpet.contracts.errors import EngineError, MissingExtraError, UsageError
 from limpet.contracts.manifest import Precision
 from limpet.export.package import export_run
 from limpet.runtime.plans import compiling, libraries
 from limpet.runtime.plans.compiling import CompileReport, compile_bundle
 from limpet.runtime.plans.devices import gpu_capability
 from limpet.runtime.plans.key import plan_key
+from limpet.runtime.plans.libraries import Library
 from limpet.runtime.plans.profiles import Sizes, parse_sizes, profile_of
 from limpet.runtime.plans.store import PlanStore
 from tests.bundles import anomaly_bundle, identity_bundle, navigation_bundle, onnx_bytes
@@ -134,10 +136,34 @@ def test_a_gpu_that_the_library_does_not_know_is_named(
     bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "gpu_capability", lambda: "sm87")
-    done = limpet(capsys, "compile", bundle.path)
+    done = limpet(capsys, "compile", bundle.path, "--engine", "tensorrt-rtx")
     assert done.code == 4
     assert "knows no sm87" in done.err
     assert "--engine tensorrt" in done.err
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "usual"),
+    [
+        (["tensorrt-rtx"], None, "tensorrt-rtx"),
+        (["tensorrt-rtx", "tensorrt"], "sm86", "tensorrt-rtx"),
+        (["tensorrt-rtx", "tensorrt"], "sm87", "tensorrt"),
+        (["tensorrt"], "sm87", "tensorrt"),
+        ([], "sm87", "tensorrt-rtx"),
+    ],
+)
+def test_the_usual_compiler_is_installed_and_knows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], gpu: str | None, usual: str
+) -> None:
+    def load(name: str) -> Library:
+        if name not in installed:
+            raise MissingExtraError("tensorrt", name)
+        known = SimpleNamespace(__members__={"SM86": 1})
+        return Library(name, SimpleNamespace(__version__="1", ComputeCapability=known))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(libraries, "load_library", load)
+    monkeypatch.setattr(libraries, "gpu_capability", lambda: gpu)
+    assert libraries.usual_compiler() == usual
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "gone"])

@@ -11,7 +11,7 @@ from limpet.runtime.plans.devices import gpu_capability
 
 Compiler = Literal["tensorrt", "tensorrt-rtx"]
 
-_MODULES: dict[Compiler, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_MODULES: dict[Compiler, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,21 @@ def error_log(trt: Any) -> Any:
                 self.worst = message
 
     return ErrorLog()
+
+
+def usual_compiler() -> Compiler:
+    """The one that compiles for this machine: TensorRT for RTX where it is installed and knows the
+    GPU, or there is none; else TensorRT, which a Jetson has.
+    """
+    here = gpu_capability()
+    for name in _MODULES:
+        try:
+            library = load_library(name)
+        except MissingExtraError:
+            continue
+        if here is None or not library.targets() or here in library.targets():
+            return name
+    return "tensorrt-rtx"
 
 
 def load_library(name: Compiler) -> Library:
