@@ -98,7 +98,7 @@ def surface_points(mesh: Mesh, seed: int) -> Float32:
         gap = dense - dense[kept[k - 1]]
         nearest = np.minimum(nearest, np.einsum("nk,nk->n", gap, gap))
         kept[k] = np.argmax(nearest)
-    return dense[kept].astype(np.float32)
+    return np.asarray(dense[kept], np.float32)
 
 
 def directions() -> tuple[Float32, Float32, Float32]:
@@ -107,7 +107,7 @@ def directions() -> tuple[Float32, Float32, Float32]:
     return rotation[..., 0], rotation[..., 1], rotation[..., 2]
 
 
-def candidates(points: Float32, which: NDArray[np.intp], width: Float32) -> Grasps:
+def candidates(points: Float32, which: NDArray[np.integer[Any]], width: Float32) -> Grasps:
     """Gripper poses of candidates by their number in (P, V, A, D), C order.
 
     Args:
@@ -125,7 +125,7 @@ def candidates(points: Float32, which: NDArray[np.intp], width: Float32) -> Gras
         closing[view, angle],
         height[view, angle],
         DEPTHS_M.astype(np.float32)[depth],
-        width / 2,
+        np.asarray(width / 2, np.float32),
     )
 
 
@@ -166,8 +166,8 @@ class _Rays:
 
     def cast(self, origin: Float32, direction: Float32) -> tuple[Float32, Float32]:
         """Distance, infinite for none, and cosine of ray and outward normal. (n,), (n,)"""
-        rays = np.concatenate([origin, direction], axis=1)
-        hits: dict[str, Any] = self._scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        rays: Float32 = np.concatenate([origin, direction], axis=1)
+        hits: dict[str, Any] = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
         normal = hits["primitive_normals"].numpy()
         return hits["t_hit"].numpy(), np.einsum("nk,nk->n", normal, direction)
 

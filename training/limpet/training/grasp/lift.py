@@ -42,7 +42,7 @@ LONGEST_M = 0.05
 """Largest depth of a grasp that is tried; GraspNet's go to 0.04."""
 
 FINGER_DAMPING = 250.0
-"""Of each finger's joint, N s/m: with 25 N a free finger closes at 0.1 m/s and kicks nothing away."""
+"""Of each finger's joint, N s/m: pressed by 25 N it closes at 0.1 m/s and kicks nothing away."""
 
 Outcome = Literal[
     "held",
