@@ -124,7 +124,7 @@ def test_labels_have_graspnets_shapes_and_values(root: Path) -> None:
                 assert found["points"].shape == (5, 3)
                 assert found["offsets"].shape == (*shape, 3)
                 assert collisions[f"arr_{k}"].shape == found["collision"].shape == shape
-                values = set(np.unique(found["scores"]).round(3).tolist())
+                values = {round(value, 3) for value in np.unique(found["scores"]).tolist()}
                 assert values <= {-1.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2}
                 offsets = found["offsets"][2, 7]
                 np.testing.assert_allclose(offsets[:, 1, 0], ANGLES_RAD, rtol=1e-6)
