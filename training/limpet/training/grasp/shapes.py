@@ -147,7 +147,8 @@ class Revolved:
         out = []
         for part in self.parts:
             if part[:, 0].min() < 1e-9:
-                out.append(_turned(part, np.arange(SIDES) * (2 * math.pi / SIDES)))
+                around = np.asarray(np.arange(SIDES) * (2 * math.pi / SIDES), np.float64)
+                out.append(_turned(part, around))
                 continue
             for sector in range(SECTORS):
                 first = 2 * math.pi * sector / SECTORS
