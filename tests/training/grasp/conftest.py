@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from limpet.training.grasp.gripper import DistanceGrid
 from limpet.training.grasp.meshes import Mesh, mesh_of
 from limpet.training.grasp.shapes import box
 
@@ -13,6 +14,11 @@ from limpet.training.grasp.shapes import box
 def block() -> Mesh:
     """A box of 4 cm (x), 12 cm (y), 8 cm (z) about the origin."""
     return mesh_of([box((0, 0, 0), (0.04, 0.12, 0.08))])[0]
+
+
+@pytest.fixture(scope="session")
+def block_grid(block: Mesh) -> DistanceGrid:
+    return DistanceGrid(block)
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from limpet.training.grasp.meshes import Mesh
 from limpet.training.grasp.scene_collisions import obstacle_of, scene_collisions
 
 
-def test_table_and_neighbour_take_grasps_and_no_others(block: Mesh) -> None:
-    grid = DistanceGrid(block)
+def test_table_and_neighbour_take_grasps_and_no_others(
+    block: Mesh, block_grid: DistanceGrid
+) -> None:
+    grid = block_grid
     points = np.array([[0, 0, 0.04], [0.02, 0.0, 0.0], [0.0, 0.06, 0.0]], np.float32)
     labels = label_object(block, grid, points)
     item = obstacle_of(labels, grid, 0.08)
