@@ -267,7 +267,7 @@ def gripper_points(
     finger = reach & (aside > half) & (aside < half + _FINGER_M)
     behind = (ahead > -(_BASE_M + _FINGER_M)) & (ahead < -_BASE_M)
     base = level & behind & (aside < half + _FINGER_M)
-    return (finger | base).any(1), (reach & (aside <= half)).sum(1)
+    return np.any(finger | base, axis=1), np.count_nonzero(reach & (aside <= half), axis=1)
 
 
 def _filled(vertices: NDArray[Any], triangles: NDArray[Any]) -> Float64:
