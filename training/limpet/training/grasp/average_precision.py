@@ -39,6 +39,7 @@ from limpet.contracts.errors import TensorError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
 from limpet.training.grasp.force_closure import FRICTIONS, NONE, lowest_friction
 from limpet.training.grasp.graspnet import Frame, GraspNet
+from limpet.training.grasp.gripper import BASE_M, FINGER_M, HEIGHT_M, MAX_WIDTH_M
 from limpet.training.grasp.nms import suppress
 from limpet.training.grasp.surfaces import Surface
 
@@ -47,7 +48,6 @@ Float64 = NDArray[np.float64]
 RANKS = 50
 """How many of the best grasps of a view count."""
 
-MAX_WIDTH_M = 0.1
 ROW = 17
 """Columns of a grasp: score, width, height, depth, rotation (9), translation (3), object id."""
 
@@ -55,7 +55,6 @@ _PER_OBJECT = 10
 _VOXEL_M = 0.008
 _FILL_M = 0.004
 _AROUND_M = 0.05
-_HEIGHT_M, _BASE_M, _FINGER_M = 0.02, 0.02, 0.01
 _FEWEST_BETWEEN = 10
 
 Outcome = Literal["holds", "slips", "collides", "empty"]
@@ -262,11 +261,11 @@ def gripper_points(
     local = (points[None] - rows[:, None, 13:16]) @ rotation  # (g, w, 3), in the gripper's frame
     ahead, aside = local[..., 0], np.abs(local[..., 1])
     half, depth = rows[:, 1, None] / 2, rows[:, 3, None]
-    level = np.abs(local[..., 2]) < _HEIGHT_M / 2
-    reach = level & (ahead > -_BASE_M) & (ahead < depth)
-    finger = reach & (aside > half) & (aside < half + _FINGER_M)
-    behind = (ahead > -(_BASE_M + _FINGER_M)) & (ahead < -_BASE_M)
-    base = level & behind & (aside < half + _FINGER_M)
+    level = np.abs(local[..., 2]) < HEIGHT_M / 2
+    reach = level & (ahead > -BASE_M) & (ahead < depth)
+    finger = reach & (aside > half) & (aside < half + FINGER_M)
+    behind = (ahead > -(BASE_M + FINGER_M)) & (ahead < -BASE_M)
+    base = level & behind & (aside < half + FINGER_M)
     return np.any(finger | base, axis=1), np.count_nonzero(reach & (aside <= half), axis=1)
 
 
