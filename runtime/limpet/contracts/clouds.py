@@ -58,23 +58,29 @@ class CloudPreprocessing(
         points: Points of each view.
         candidates: How many of them, the first, are candidates for grasps.
         voxel_m: Side of the voxels of which each gives one point.
-        observed_voxel_m: The same of the cloud that grippers must not touch.
+        observed_voxel_m: The same of the foreground that grippers must not touch.
+        around_voxel_m: The same of the table and whatever else is around it: a finger of 1 × 2 cm
+            cannot pass between points 8 mm apart.
         nearest_m, farthest_m: Distances along the optical axis between which points count.
         lowest_m, highest_m: Heights above the table between which something stands out of it.
         table_share: Part of the points that the table gets, where there is enough of both.
         fewest_foreground: Voxels of foreground below which nothing stands out.
+        merge_views: Whether the points of two views become those of one, instead of being fused
+            by the model.
     """
 
     points: int = 4096
     candidates: int = 1024
     voxel_m: float = 0.004
     observed_voxel_m: float = 0.005
+    around_voxel_m: float = 0.008
     nearest_m: float = 0.15
     farthest_m: float = 1.5
     lowest_m: float = 0.006
     highest_m: float = 0.4
     table_share: float = 0.2
     fewest_foreground: int = 24
+    merge_views: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,6 +133,8 @@ def prepare(
     for cloud, pose in zip(clouds, poses_in_ref, strict=True):
         near = cloud[(cloud[:, 2] >= how.nearest_m) & (cloud[:, 2] <= how.farthest_m)]
         seen.append(near if np.array_equal(pose, np.eye(4)) else transform_points(near, pose))
+    if how.merge_views:
+        seen = [np.concatenate(seen)]
     if not all(map(len, seen)) or sum(map(len, seen)) < FEWEST_POINTS:
         return PreparedCloud(nothing="out_of_reach")
     space = Workspace(seen, how.lowest_m, how.highest_m)
@@ -148,9 +156,13 @@ def prepare(
         if len(foreground) < how.fewest_foreground:
             continue
         prepared.append(_sample(foreground, voxels, rings.of(space.across(voxels)), how))
-    observed, _, _ = voxel_means(np.concatenate([*objects, *around]), how.observed_voxel_m)
+    near, _, _ = voxel_means(np.concatenate(objects), how.observed_voxel_m)
+    beside, _, _ = voxel_means(np.concatenate(around), how.around_voxel_m)
     return PreparedCloud(
-        points=np.stack(prepared), observed=observed, plane=space.table, foreground=counts
+        points=np.stack(prepared),
+        observed=np.concatenate([near, beside]),
+        plane=space.table,
+        foreground=counts,
     )
 
 
