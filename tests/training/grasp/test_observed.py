@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from limpet.contracts.cameras import back_project
 from limpet.contracts.clouds import CloudPreprocessing, depth_points, prepare
 from limpet.contracts.grasp_frames import rotation_of
-from limpet.training.grasp.antipodal import sample_antipodal
+from limpet.contracts.grasps import suppress
+from limpet.training.grasp.antipodal import AntipodalConfig, sample_antipodal
 from limpet.training.grasp.average_precision import gripper_points
-from limpet.training.grasp.nms import suppress
 from limpet.training.grasp.normals import estimate_normals
 from limpet.training.grasp.observed import contact_friction, free_of, judge_observed
 from tests.training.grasp.layouts import box_mesh
@@ -20,9 +20,9 @@ Float64 = NDArray[np.float64]
 AHEAD = np.array([0.0, 0.0, 0.5])  # where the box is, in front of the camera
 
 
-def cloud(extent: tuple[float, float, float] = (0.06, 0.03, 0.05)) -> Float64:
-    """All sides of a box, 1.5 mm apart, as if cameras had been everywhere."""
-    return np.asarray(box_mesh(extent, spacing_m=0.0015).vertices) + AHEAD
+def cloud() -> Float64:
+    """All sides of a box, 3 mm apart, as if cameras had been everywhere."""
+    return np.asarray(box_mesh((0.06, 0.03, 0.05), spacing_m=0.003).vertices) + AHEAD
 
 
 def seen(points: Float64, extent: tuple[float, float, float] = (0.06, 0.03, 0.05)) -> Float64:
@@ -100,7 +100,8 @@ def test_the_sampler_grasps_a_box_that_is_seen_from_all_sides() -> None:
     up = np.array([0.0, 0, -1])
     points = cloud()
     normals = estimate_normals(points, viewpoint=AHEAD) * -1  # out of the box
-    rows = sample_antipodal(points, points, up, normals=normals)
+    few = AntipodalConfig(anchors=100, pairs=100)
+    rows = sample_antipodal(points, points, up, few, normals)
     assert rows.shape[1] == 17
     assert len(rows) >= 5
     assert (np.diff(rows[:, 0]) <= 0).all()
@@ -112,7 +113,7 @@ def test_the_sampler_grasps_a_box_that_is_seen_from_all_sides() -> None:
     assert (rotation[:, :, 0] @ up < 0).all()  # none from below the table
     strict, _ = contact_friction(rows[:5], points, normals)
     assert (strict < 0.4).all()
-    again = sample_antipodal(points, points, up, normals=normals)
+    again = sample_antipodal(points, points, up, few, normals)
     np.testing.assert_array_equal(rows, again)
 
 

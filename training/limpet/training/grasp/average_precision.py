@@ -37,19 +37,16 @@ from scipy.spatial import cKDTree
 
 from limpet.contracts.errors import TensorError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
+from limpet.contracts.grasps import COLUMNS, suppress
 from limpet.training.grasp.force_closure import FRICTIONS, NONE, lowest_friction
 from limpet.training.grasp.graspnet import Frame, GraspNet
 from limpet.training.grasp.gripper import BASE_M, FINGER_M, HEIGHT_M, MAX_WIDTH_M
-from limpet.training.grasp.nms import suppress
 from limpet.training.grasp.surfaces import Surface
 
 Float64 = NDArray[np.float64]
 
 RANKS = 50
 """How many of the best grasps of a view count."""
-
-ROW = 17
-"""Columns of a grasp: score, width, height, depth, rotation (9), translation (3), object id."""
 
 _PER_OBJECT = 10
 _VOXEL_M = 0.008
@@ -186,8 +183,8 @@ def judge_grasps(
         TensorError: `rows` is of another shape, or not finite.
     """
     rows = np.array(rows, np.float64)
-    if rows.ndim != 2 or rows.shape[1] != ROW:
-        raise TensorError(f"grasps are {rows.shape}, wanted (g, {ROW})")
+    if rows.ndim != 2 or rows.shape[1] != COLUMNS:
+        raise TensorError(f"grasps are {rows.shape}, wanted (g, {COLUMNS})")
     if not np.isfinite(rows).all():
         raise TensorError("a grasp has a value that is no number")
     rows[:, 1] = np.clip(rows[:, 1], 0, MAX_WIDTH_M)

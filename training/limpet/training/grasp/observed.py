@@ -25,11 +25,11 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
-from limpet.training.grasp.average_precision import RANKS, gripper_points
+from limpet.contracts.grasps import rotations_of, suppress
+from limpet.contracts.grippers import Gripper, fit_of
+from limpet.training.grasp.average_precision import RANKS
 from limpet.training.grasp.gripper import BASE_M, HEIGHT_M
-from limpet.training.grasp.nms import suppress
 from limpet.training.grasp.normals import estimate_normals
 
 Float64 = NDArray[np.float64]
@@ -45,7 +45,6 @@ FACING = 0.26
 
 _FEWEST = 5
 _OUTLINE_BINS = 5
-_AROUND_M = 0.13  # no part of the gripper is farther from its point
 
 
 class ObservedFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,13 +99,11 @@ def judge_observed(
 
 def free_of(rows: Float64, observed: NDArray[Any]) -> NDArray[np.bool_]:
     """Which grippers have no observed point inside a finger or the base. (g,)"""
-    points = np.asarray(observed, np.float64).reshape(-1, 3)
-    tree = cKDTree(points)
-    free = np.ones(len(rows), bool)
-    for index, row in enumerate(rows):
-        hit, _ = gripper_points(row[None], points[tree.query_ball_point(row[13:16], _AROUND_M)])
-        free[index] = not hit[0]
-    return free
+    points = np.asarray(observed, np.float32).reshape(-1, 3)
+    fit = fit_of(
+        rotations_of(rows), rows[:, 13:16], rows[:, 3], rows[:, 1], points, Gripper()
+    )
+    return ~fit.collides
 
 
 def contact_friction(
@@ -115,7 +112,7 @@ def contact_friction(
     """Friction coefficients that grasps need on a cloud, strictly and as far as it was seen.
 
     A finger touches the outermost points between the fingers, within its height and length: their
-    mean place and mean normal, over a layer of 3 mm.
+    mean place and median normal, over a layer of 3 mm.
 
     Args:
         rows: Grasps in the camera's frame. (g, 17)
@@ -180,12 +177,12 @@ def _seen(local: Float64, normals: Float64, side: float, sight: float) -> float:
 
 
 def _patch(local: Float64, normals: Float64, side: float) -> tuple[Float64, Float64]:
-    """Mean place and normal of what a finger touches. (3,), (3,)"""
+    """Mean place and median normal of what a finger touches. (3,), (3,)"""
     y = side * local[:, 1]
     touched = y >= y.max() - PATCH_M
     # Those of a thin object's far side point away from this finger.
     turned = normals[touched] * np.where(normals[touched, 1] * side < 0, -1, 1)[:, None]
-    return local[touched].mean(0), turned.mean(0)
+    return local[touched].mean(0), np.median(turned, axis=0)
 
 
 def _friction_between(line: Float64, normal: Float64) -> float:
