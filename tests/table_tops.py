@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.cameras import back_project
+from limpet.contracts.grasp_frames import inverse_pose
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
@@ -79,3 +82,14 @@ def _hit(thing: Ball | Box, o: Float64, d: Float64) -> Float64:
     first, second = (centre - half - o) / d, (centre + half - o) / d
     enter, leave = np.minimum(first, second).max(-1), np.maximum(first, second).min(-1)
     return np.where((enter <= leave) & (enter > 0), enter, np.inf)
+
+
+def cloud_of(things: Sequence[Ball | Box], pose_camera_in_table: Float64) -> Float32:
+    """What the camera sees, as points in its frame. (n, 3)"""
+    return back_project(render(things, pose_camera_in_table), INTRINSICS)
+
+
+def relative_pose(reference: Float64, auxiliary: Float64) -> Float64:
+    """Pose of the auxiliary camera in the reference camera's frame. (4, 4)"""
+    pose: Float64 = inverse_pose(reference) @ auxiliary
+    return pose
