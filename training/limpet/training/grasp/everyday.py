@@ -5,6 +5,7 @@ A family draws an instance from a random generator; what it draws stands about u
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -43,8 +44,9 @@ def bottle(rng: Rng) -> list[Solid]:
     r, h = rng.uniform(0.024, 0.036), rng.uniform(0.12, 0.2)
     neck, at = rng.uniform(0.009, 0.014), rng.uniform(0.5, 0.7) * h
     shoulder = at + rng.uniform(0.15, 0.3) * h
-    return [solid([(r * 0.9, 0), (r, 0.006), (r, at), (r * 0.85, (at + shoulder) / 2), (neck, shoulder),
-                   (neck, h - 0.02), (neck + 0.003, h - 0.018), (neck + 0.003, h)])]  # fmt: skip
+    return [solid([(r * 0.9, 0), (r, 0.006), (r, at), (r * 0.85, (at + shoulder) / 2),
+                   (neck, shoulder), (neck, h - 0.02), (neck + 0.003, h - 0.018),
+                   (neck + 0.003, h)])]  # fmt: skip
 
 
 def cup(rng: Rng) -> list[Solid]:
@@ -92,8 +94,9 @@ def knob(rng: Rng) -> list[Solid]:
     head, h = rng.uniform(0.022, 0.034), rng.uniform(0.045, 0.07)
     plate = rng.uniform(0.02, 0.032)
     stem = rng.uniform(0.007, 0.012)
-    return [solid([(plate, 0), (plate, 0.006), (stem, 0.009), (stem, 0.4 * h), (0.75 * head, 0.5 * h),
-                   (head, 0.7 * h), (0.8 * head, 0.92 * h), (0.4 * head, h)])]  # fmt: skip
+    return [solid([(plate, 0), (plate, 0.006), (stem, 0.009), (stem, 0.4 * h),
+                   (0.75 * head, 0.5 * h), (head, 0.7 * h), (0.8 * head, 0.92 * h),
+                   (0.4 * head, h)])]  # fmt: skip
 
 
 def egg(rng: Rng) -> list[Solid]:
@@ -111,7 +114,7 @@ def banana(rng: Rng) -> list[Solid]:
     thick = rng.uniform(0.014, 0.019)
     line = arc((0, 0, 0), bend, -spread / 2, spread / 2, 9, "xy")
     out: list[Solid] = []
-    for k, (a, b) in enumerate(zip(line[:-1], line[1:], strict=True)):
+    for k, (a, b) in enumerate(itertools.pairwise(line)):
         share = abs(k - 3.5) / 3.5
         out += tube([a, b], thick * (1.0 - 0.45 * share**2))
     return out

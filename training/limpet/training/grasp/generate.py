@@ -14,7 +14,7 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -236,17 +236,7 @@ def generate(
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(workers) as pool:
-        yield from pool.imap_unordered(_Maker(root, config), due)
-
-
-class _Maker(NamedTuple):
-    """`make_scene` with its first arguments, in a form that processes can be sent."""
-
-    root: Path
-    config: SyntheticConfig
-
-    def __call__(self, scene: int) -> SceneReport:
-        return make_scene(self.root, self.config, scene)
+        yield from pool.imap_unordered(partial(make_scene, root, config), due)
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):

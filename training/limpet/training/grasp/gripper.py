@@ -103,7 +103,9 @@ class DistanceGrid:
         high = mesh.vertices.max(axis=0) + margin_m
         axes = [np.arange(a, b + pitch_m, pitch_m) for a, b in zip(low, high, strict=True)]
         points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
-        found = ray_scene(mesh).compute_signed_distance(o3d.core.Tensor(points), nthreads=1)
+        found = ray_scene(mesh).compute_signed_distance(
+            o3d.core.Tensor.from_numpy(points), nthreads=1
+        )
         values = found.numpy()
         self._low, self._scale = low.astype(np.float32), np.float32(1 / pitch_m)
         self._last = np.array(values.shape, np.float32) - 1
@@ -132,20 +134,22 @@ def collides(grasps: Grasps, grid: DistanceGrid) -> Bool:
 def _collides(grasps: Grasps, grid: DistanceGrid) -> Bool:
     number = len(grasps)
     out = np.zeros(number, bool)
-    finger = (grasps.depth + BASE_M) / FINGER_BLOCKS  # a block's length along x
-    base = 2 * (grasps.half + FINGER_M) / BASE_BLOCKS  # and along y
-    aside = grasps.half + FINGER_M / 2
-    blocks = []
+    finger = np.asarray(
+        (grasps.depth + BASE_M) / FINGER_BLOCKS, np.float32
+    )  # a block's length along x
+    base = np.asarray(2 * (grasps.half + FINGER_M) / BASE_BLOCKS, np.float32)  # and along y
+    aside = np.asarray(grasps.half + FINGER_M / 2, np.float32)
+    blocks: list[tuple[Float32, Float32, bool]] = []
     for k in range(BASE_BLOCKS):
-        y = (k + 0.5) * base - (grasps.half + FINGER_M)
+        y = np.asarray((k + 0.5) * base - (grasps.half + FINGER_M), np.float32)
         blocks.append((np.full(number, -BASE_M - FINGER_M / 2, np.float32), y, False))
     for k in range(FINGER_BLOCKS)[::-1]:
-        x = (k + 0.5) * finger - BASE_M
-        blocks += [(x, aside, True), (x, -aside, True)]
+        along = np.asarray((k + 0.5) * finger - BASE_M, np.float32)
+        blocks += [(along, aside, True), (along, -aside, True)]
     undecided = []
     for x, y, is_finger in blocks:
         alive = np.flatnonzero(~out)
-        middle = (
+        middle: Float32 = (
             grasps.origin[alive]
             + x[alive, None] * grasps.approach[alive]
             + y[alive, None] * grasps.closing[alive]
@@ -185,9 +189,8 @@ def _block_hit(
         + tall[:, None] * grasps.height[index][:, None, None]
     ).reshape(len(index), -1, 3)  # (n, 8, 3)
     line = middle[:, None] + along[..., None] * long_axis[:, None]  # (n, 4 or 6, 3)
-    points = line[:, :, None] + section[:, None]
-    hit: Bool = (grid.at(points) < BALL_M).any(axis=(1, 2))
-    return hit
+    points = np.asarray(line[:, :, None] + section[:, None], np.float32)
+    return np.asarray((grid.at(points) < BALL_M).any(axis=(1, 2)))
 
 
 def lowest(grasps: Grasps) -> Float32:

@@ -5,7 +5,9 @@ open is decided first: around the material at the middle (its wall, if the objec
 where that leaves no room for the fingers, around all that the fully opened gripper reaches. From
 there rays run inwards; where each first meets the object is a contact. Friction is the lowest μ of
 0.2, 0.4 … 1.2 at which both cones hold the line between the contacts (Nguyen 1988), as the public
-evaluator computes it. The gripper itself must be clear of the object.
+evaluator computes it for the middle of the fingertips. Here it must hold as well along three lines
+4 mm away, behind the tips and to either side: a pad is no point and a predicted grasp never exact.
+So a label is never more lenient than the evaluator. The gripper itself must be clear of the object.
 
 Dimension legend: P points, V approaches, A angles, D depths, n candidates.
 """
@@ -13,7 +15,7 @@ Dimension legend: P points, V approaches, A angles, D depths, n candidates.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,8 @@ FRICTIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
 """The evaluator's."""
 CLEARANCE_M = 0.005
 """Between the opened finger and the contact, on the side where it is less."""
+PAD_SPREAD_M = 0.004
+"""How far from the fingertips' middle closure must hold as well."""
 HALF_STEP_M = np.float32(0.00025)
 """Openings are rounded up to twice this, which halves the files."""
 POINTS_AT_ONCE = 12
@@ -94,7 +98,7 @@ def surface_points(mesh: Mesh, seed: int) -> Float32:
         gap = dense - dense[kept[k - 1]]
         nearest = np.minimum(nearest, np.einsum("nk,nk->n", gap, gap))
         kept[k] = np.argmax(nearest)
-    return dense[kept].astype(np.float32)
+    return np.asarray(dense[kept], np.float32)
 
 
 def directions() -> tuple[Float32, Float32, Float32]:
@@ -103,7 +107,7 @@ def directions() -> tuple[Float32, Float32, Float32]:
     return rotation[..., 0], rotation[..., 1], rotation[..., 2]
 
 
-def candidates(points: Float32, which: NDArray[np.intp], width: Float32) -> Grasps:
+def candidates(points: Float32, which: NDArray[np.integer[Any]], width: Float32) -> Grasps:
     """Gripper poses of candidates by their number in (P, V, A, D), C order.
 
     Args:
@@ -121,12 +125,17 @@ def candidates(points: Float32, which: NDArray[np.intp], width: Float32) -> Gras
         closing[view, angle],
         height[view, angle],
         DEPTHS_M.astype(np.float32)[depth],
-        width / 2,
+        np.asarray(width / 2, np.float32),
     )
 
 
 def label_object(
-    mesh: Mesh, grid: DistanceGrid, points: Float32, *, clearance_m: float = CLEARANCE_M
+    mesh: Mesh,
+    grid: DistanceGrid,
+    points: Float32,
+    *,
+    clearance_m: float = CLEARANCE_M,
+    spread_m: float = PAD_SPREAD_M,
 ) -> GraspLabels:
     """Labels all candidates at some points of an object.
 
@@ -135,6 +144,7 @@ def label_object(
         grid: Its distances.
         points: On its surface. (P, 3)
         clearance_m: How much wider than the contacts the gripper opens, on either side.
+        spread_m: How far from the tips' middle the other lines are; 0 for the middle line alone.
     """
     shape = (len(points), VIEWS, ANGLES, DEPTHS)
     friction = np.zeros(shape, np.uint8)
@@ -143,7 +153,7 @@ def label_object(
     rays = _Rays(mesh)
     for start in range(0, len(points), POINTS_AT_ONCE):
         part = slice(start, start + POINTS_AT_ONCE)
-        found = _label(rays, grid, points[part], clearance_m)
+        found = _label(rays, grid, points[part], clearance_m, spread_m)
         friction[part], width[part], collision[part] = found
     return GraspLabels(points, friction, width, collision)
 
@@ -156,14 +166,14 @@ class _Rays:
 
     def cast(self, origin: Float32, direction: Float32) -> tuple[Float32, Float32]:
         """Distance, infinite for none, and cosine of ray and outward normal. (n,), (n,)"""
-        rays = np.concatenate([origin, direction], axis=1)
-        hits: dict[str, Any] = self._scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        rays: Float32 = np.concatenate([origin, direction], axis=1)
+        hits: dict[str, Any] = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
         normal = hits["primitive_normals"].numpy()
         return hits["t_hit"].numpy(), np.einsum("nk,nk->n", normal, direction)
 
 
 def _label(
-    rays: _Rays, grid: DistanceGrid, points: Float32, clearance: float
+    rays: _Rays, grid: DistanceGrid, points: Float32, clearance: float, spread: float
 ) -> tuple[NDArray[np.uint8], Float32, Bool]:
     shape = (len(points), VIEWS, ANGLES, DEPTHS)
     friction = np.zeros(math.prod(shape), np.uint8)
@@ -180,8 +190,8 @@ def _label(
         """Contacts, friction and collision of some candidates, opened so far."""
         half = np.ceil(half / HALF_STEP_M - 1e-3).astype(np.float32) * HALF_STEP_M
         fits = np.flatnonzero(half <= MAX_WIDTH_M / 2 + 1e-6)
-        which, opened = which[fits], _opened(grasps[which[fits]], half[fits])
-        mu = _friction(rays, opened)
+        which, opened = which[fits], replace(grasps[which[fits]], half=half[fits])
+        mu = _friction_around(rays, opened, spread)
         holds = np.flatnonzero(mu)
         hit = collides(opened[holds], grid)
         at = numbers[which[holds]]
@@ -196,10 +206,6 @@ def _label(
     rest = np.flatnonzero(~inside | ((friction[numbers] > 0) & collision[numbers]))
     decide(rest, _around_all(rays, grasps[rest]) + np.float32(clearance))
     return friction.reshape(shape), width.reshape(shape), collision.reshape(shape)
-
-
-def _opened(grasps: Grasps, half: Float32) -> Grasps:
-    return Grasps(grasps.origin, grasps.approach, grasps.closing, grasps.height, grasps.depth, half)
 
 
 def _middle(grasps: Grasps) -> Float32:
@@ -229,6 +235,18 @@ def _around_all(rays: _Rays, grasps: Grasps) -> Float32:
         extent = most - reached
         half = np.maximum(half, np.where((cos < 0) & (extent >= 0), extent, np.inf))
     return half.astype(np.float32)
+
+
+def _friction_around(rays: _Rays, grasps: Grasps, spread: float) -> NDArray[np.uint8]:
+    """Lowest friction in tenths that holds along all lines of a pad, 0 for none. (n,)"""
+    out = _friction(rays, grasps)
+    for back, aside in ((1.0, 0.0), (0.0, 1.0), (0.0, -1.0)) if spread > 0 else ():
+        some = np.flatnonzero(out)
+        part = grasps[some]
+        shift = np.float32(aside * spread) * part.height - np.float32(back * spread) * part.approach
+        nearby = _friction(rays, replace(part, origin=part.origin + shift))
+        out[some] = np.where(nearby > 0, np.maximum(out[some], nearby), 0)
+    return out
 
 
 def _friction(rays: _Rays, grasps: Grasps) -> NDArray[np.uint8]:

@@ -89,7 +89,7 @@ def mesh_of(solids: Sequence[Solid], pitch_m: float = PITCH_M) -> tuple[Mesh, Bu
         field[near] = np.minimum(field[near], solid.distance(points[near]))
     field[np.isinf(field)] = 4 * pitch_m
     found = o3d.t.geometry.TriangleMesh.create_isosurfaces(
-        o3d.core.Tensor(field.reshape(shape).astype(np.float32)), [0.0]
+        o3d.core.Tensor.from_numpy(field.reshape(shape).astype(np.float32)), [0.0]
     )
     # The grid's axes come back in reverse order, which turns the triangles to face outwards.
     vertices = found.vertex.positions.numpy()[:, ::-1].astype(np.float64) * pitch_m + low
@@ -122,7 +122,7 @@ def ray_scene(*meshes: Mesh) -> o3d.t.geometry.RaycastingScene:
     scene = o3d.t.geometry.RaycastingScene(nthreads=1)
     for mesh in meshes:
         scene.add_triangles(
-            o3d.core.Tensor(mesh.vertices.astype(np.float32)),
-            o3d.core.Tensor(mesh.triangles.astype(np.uint32)),
+            o3d.core.Tensor.from_numpy(mesh.vertices.astype(np.float32)),
+            o3d.core.Tensor.from_numpy(mesh.triangles.astype(np.uint32)),
         )
     return scene

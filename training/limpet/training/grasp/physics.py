@@ -80,7 +80,7 @@ def _add_object(
     body.mass = item.mass_kg
     body.ipos = item.bulk.centroid
     body.inertia = moments
-    body.iquat = _quat_wxyz(axes)
+    body.iquat = quat_wxyz(axes)
     for k, piece in enumerate(item.pieces):
         common = {"friction": list(friction), "condim": 6, "group": 1}
         if piece.radius_m > 0:
@@ -104,7 +104,8 @@ def _add_hull(spec: mujoco.MjSpec, name: str, piece: Piece) -> None:
     )
 
 
-def _quat_wxyz(rotation: Float64) -> Float64:
+def quat_wxyz(rotation: Float64) -> Float64:
+    """Quaternion of a rotation, real part first. (3, 3) → (4,)"""
     x, y, z, w = Rotation.from_matrix(rotation).as_quat()
     return np.array([w, x, y, z])
 
@@ -116,7 +117,7 @@ def set_pose(
     joint = model.joint(body)
     at, speed = int(joint.qposadr[0]), int(joint.dofadr[0])
     data.qpos[at : at + 3] = pose[:3, 3]
-    data.qpos[at + 3 : at + 7] = _quat_wxyz(pose[:3, :3])
+    data.qpos[at + 3 : at + 7] = quat_wxyz(pose[:3, :3])
     data.qvel[speed : speed + 6] = 0.0
 
 

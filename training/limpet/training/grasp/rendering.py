@@ -133,7 +133,7 @@ class SceneView:
     def look(self, camera: DepthCamera, pose_camera_in_table: Float64) -> View:
         """Depth, labels and what a stereo camera could match from one pose."""
         rays = camera.rays(pose_camera_in_table)
-        hits = self._scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        hits = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
         depth = hits["t_hit"].numpy()
         seen = np.isfinite(depth)
         labels = np.where(seen, hits["geometry_ids"].numpy(), 0).astype(np.uint8)
@@ -148,6 +148,6 @@ class SceneView:
         ways = np.concatenate([points, towards / np.maximum(length, 1e-6)], axis=-1)
         # A ray starts 2 mm off its own surface, at grazing angles as well.
         hidden = self._scene.test_occlusions(
-            o3d.core.Tensor(ways.astype(np.float32)), tnear=0.002, nthreads=1
+            o3d.core.Tensor.from_numpy(ways.astype(np.float32)), tnear=0.002, nthreads=1
         ).numpy()
         return View(depth, labels, cos.astype(np.float32), seen & ~hidden)

@@ -82,7 +82,8 @@ def _smooth(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> F
 def _edge_loss(depth: Float32, noise: DepthNoise) -> Float32:
     """Chance that an edge takes the pixel: `edge_loss` on it, none elsewhere. (H, W)"""
     step = maximum_filter(depth, 3) - minimum_filter(depth, 3)
-    return np.where(step > noise.edge_m, np.float32(noise.edge_loss), np.float32(0.0))
+    loss: Float32 = np.where(step > noise.edge_m, np.float32(noise.edge_loss), np.float32(0))
+    return loss
 
 
 def _holes(shape: tuple[int, ...], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ Dimension legend: n points, m vertices, s segments of an outline, k pieces.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -149,7 +150,7 @@ class Revolved:
                 out.append(_turned(part, np.arange(SIDES) * (2 * math.pi / SIDES)))
                 continue
             for sector in range(SECTORS):
-                angles = (sector + np.array([0.0, 1.0])) * (2 * math.pi / SECTORS)
+                angles = np.linspace(sector, sector + 1, 2) * (2 * math.pi / SECTORS)
                 out.append(_turned(part, angles))
         return [Piece(piece @ self.rotation.T + self.shift) for piece in out]
 
@@ -193,7 +194,7 @@ def _polygon_distance(points: Float64, corners: Float64) -> Float64:
             crosses = (first[1] > points[:, 1]) != (second[1] > points[:, 1])
             at = first[0] + offset[:, 1] * (edge[0] / edge[1])
             inside ^= crosses & (points[:, 0] < at)
-    return np.sqrt(nearest) * np.where(inside, -1.0, 1.0)
+    return np.asarray(np.sqrt(nearest) * np.where(inside, -1.0, 1.0))
 
 
 IDENTITY: Float64 = np.eye(3)
@@ -249,7 +250,7 @@ def solid(profile: Profile, base: Point = (0.0, 0.0, 0.0), along: Point = (0, 0,
     outline = np.concatenate([[foot], line, [head]])
     parts = tuple(
         np.array([(0.0, low[1]), low, high, (0.0, high[1])])
-        for low, high in zip(line[:-1], line[1:], strict=True)
+        for low, high in itertools.pairwise(line)
     )
     return Revolved(outline, parts, _onto(np.asarray(along, np.float64)), np.asarray(base, float))
 
@@ -292,7 +293,7 @@ def ring(profile: Profile, base: Point = (0, 0, 0), along: Point = (0, 0, 1)) ->
 def tube(points: Sequence[Point], radius: float) -> list[Solid]:
     """A round rod along a line of points."""
     line = np.asarray(points, np.float64)
-    return [Capsule(a, b, radius) for a, b in zip(line[:-1], line[1:], strict=True)]
+    return [Capsule(a, b, radius) for a, b in itertools.pairwise(line)]
 
 
 def arc(

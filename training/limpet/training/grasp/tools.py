@@ -90,8 +90,11 @@ def brush(rng: Rng) -> list[Solid]:
     return [
         box((0, 0, 0), (long, wide, tall)),
         box((0, 0, tall / 2 + 0.006), (long + 0.01, wide + 0.008, 0.014)),
-        *tube([(long / 2 - 0.01, 0, tall / 2 + 0.006), (long / 2 + handle, 0, tall / 2 + 0.012)], 0.009),
-    ]  # fmt: skip
+        *tube(
+            [(long / 2 - 0.01, 0, tall / 2 + 0.006), (long / 2 + handle, 0, tall / 2 + 0.012)],
+            0.009,
+        ),
+    ]
 
 
 def marker(rng: Rng) -> list[Solid]:
