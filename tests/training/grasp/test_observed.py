@@ -36,7 +36,7 @@ def grasp(*, y: float = 0.0, turn: float = 0.0, width: float = 0.05, score: floa
     row = np.zeros(17)
     row[:4], row[16] = (score, width, 0.02, 0.02), -1
     row[4:13] = rotation_of([0.0, 0.0, 1.0], turn).ravel()
-    row[13:16] = AHEAD + [0, y, -0.025 - 0.005]
+    row[13:16] = [0, y, AHEAD[2] - 0.03]
     return row
 
 
@@ -82,8 +82,8 @@ def test_a_point_inside_a_finger_is_a_collision() -> None:
     # The right finger covers y of 2.5 to 3.5 cm.
     rows = grasp()[None]
     assert free_of(rows, cloud()).all()
-    assert not free_of(rows, np.concatenate([cloud(), [AHEAD + [0, 0.03, -0.03]]])).any()
-    assert free_of(rows, np.concatenate([cloud(), [AHEAD + [0, 0.036, -0.03]]])).all()
+    assert not free_of(rows, np.concatenate([cloud(), [[0, 0.03, 0.47]]])).any()
+    assert free_of(rows, np.concatenate([cloud(), [[0, 0.036, 0.47]]])).all()
 
 
 def test_missing_grasps_fail() -> None:
@@ -108,7 +108,9 @@ def test_the_sampler_grasps_a_box_that_is_seen_from_all_sides() -> None:
     assert len(suppress(rows)) == len(rows)
     assert not gripper_points(rows, points)[0].any()
     rotation = rows[:, 4:13].reshape(-1, 3, 3)
-    np.testing.assert_allclose(rotation @ rotation.transpose(0, 2, 1), np.tile(np.eye(3), (len(rows), 1, 1)), atol=1e-9)
+    np.testing.assert_allclose(
+        rotation @ rotation.transpose(0, 2, 1), np.tile(np.eye(3), (len(rows), 1, 1)), atol=1e-9
+    )
     np.testing.assert_allclose(np.linalg.det(rotation), 1)
     assert (rotation[:, :, 0] @ up < 0).all()  # none from below the table
     strict, _ = contact_friction(rows[:5], points, normals)

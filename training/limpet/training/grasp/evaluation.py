@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from limpet.contracts.clouds import prepare
 from limpet.contracts.errors import DataError, ImplausibleError
 from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.grasps import COLUMNS, decode, hypotheses_of
+from limpet.contracts.tensors import Tensors
 from limpet.training.grasp.average_precision import (
     OUTCOMES,
-    AveragePrecision,
-    Float64,
     Judge,
     average_precision,
 )
@@ -36,6 +36,8 @@ from limpet.training.grasp.observed import ObservedFigures, judge_observed
 from limpet.training.grasp.real_scenes import RealScene
 from limpet.training.grasp.view_pairs import ViewPair, corners, view_pairs
 
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Report = Callable[[str], None]
 
 
@@ -182,14 +184,18 @@ class _Tally:
             views=len(self.accuracies),
             without=self.grasps.count(0),
             grasps=float(np.mean(self.grasps)),
-            **_as_dict(whole),
+            ap=whole.ap,
+            ap_08=whole.ap_08,
+            ap_04=whole.ap_04,
             outcomes={name: counts[index] / judged for index, name in enumerate(OUTCOMES)},
-            corner=CornerFigures(views=len(self.corner), **_as_dict(corner)),
+            corner=CornerFigures(
+                views=len(self.corner), ap=corner.ap, ap_08=corner.ap_08, ap_04=corner.ap_04
+            ),
             lift=self._lift() if lifted else None,
             times_ms=Times(
-                **dict(
-                    zip(("prepare", "model", "decode"), np.median(times, axis=0).tolist(), strict=True)
-                ),
+                prepare=float(np.median(times[:, 0])),
+                model=float(np.median(times[:, 1])),
+                decode=float(np.median(times[:, 2])),
                 total=float(np.median(total)),
                 total_p95=float(np.percentile(total, 95)),
             ),
@@ -203,10 +209,6 @@ class _Tally:
             success=held / len(self.lifts) if self.lifts else np.nan,
             outcomes=dict(Counter(self.lifts)),
         )
-
-
-def _as_dict(figures: AveragePrecision) -> dict[str, float]:
-    return {"ap": figures.ap, "ap_08": figures.ap_08, "ap_04": figures.ap_04}
 
 
 def evaluate_split(
@@ -298,8 +300,15 @@ def mean_figures(splits: Mapping[str, SplitFigures]) -> dict[str, MeanFigures]:
     return means
 
 
-def evaluate_real(model: GraspModel, scene: RealScene) -> RealFigures:
+def evaluate_real(
+    model: GraspModel, graph: Callable[[Float32], Tensors], scene: RealScene
+) -> RealFigures:
     """Judges a model's grasps in a real scene on what was seen of it.
+
+    Args:
+        model: The model, for its preprocessing and decoding.
+        graph: Its network: outputs of prepared points (views, N, 3).
+        scene: The scene.
 
     Raises:
         DataError: The scene is none that a model could take.
@@ -309,10 +318,10 @@ def evaluate_real(model: GraspModel, scene: RealScene) -> RealFigures:
     except ImplausibleError as error:
         raise DataError(f"{scene.path}: {error.message}", error.hint) from error
     seen = prepare(views.clouds, views.poses_in_ref, model.how)
-    hypotheses = rows = np.zeros((0, COLUMNS))
+    hypotheses = rows = np.zeros((0, COLUMNS), np.float32)
     nothing: str = seen.nothing
     if seen.points is not None:
-        outputs = model.graph(seen.points)
+        outputs = graph(seen.points)
         hypotheses = hypotheses_of(outputs, model.decoding)
         found = decode(outputs, seen.observed, model.decoding, len(seen.points))
         rows, nothing = found.rows, found.nothing

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from limpet.contracts.clouds import CloudPreprocessing, PreparedCloud, depth_points, prepare
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
-from limpet.contracts.grasp_model import CLOUD, DEPTH, DEPTH_AUX, INTRINSICS, RELATIVE_POSE, GraspModel
+from limpet.contracts.grasp_model import (
+    CLOUD,
+    DEPTH,
+    DEPTH_AUX,
+    INTRINSICS,
+    RELATIVE_POSE,
+    GraspModel,
+)
 from limpet.contracts.grasps import COLUMNS
 from limpet.contracts.tensors import Tensors
 from limpet.training.grasp.antipodal import AntipodalConfig, sample_antipodal

@@ -15,7 +15,8 @@ question has two answers, because a camera sees one side of things:
 
 (Measured on four synthetic training scenes, clouds in voxels of 2 mm.)
 
-Dimension legend: g grasps, n points of the object, i of them between the fingers, w observed points.
+Dimension legend: g grasps, n points of the object, i of them between the fingers, w observed
+points.
 """
 
 from __future__ import annotations
@@ -100,9 +101,7 @@ def judge_observed(
 def free_of(rows: Float64, observed: NDArray[Any]) -> NDArray[np.bool_]:
     """Which grippers have no observed point inside a finger or the base. (g,)"""
     points = np.asarray(observed, np.float32).reshape(-1, 3)
-    fit = fit_of(
-        rotations_of(rows), rows[:, 13:16], rows[:, 3], rows[:, 1], points, Gripper()
-    )
+    fit = fit_of(rotations_of(rows), rows[:, 13:16], rows[:, 3], rows[:, 1], points, Gripper())
     return ~fit.collides
 
 

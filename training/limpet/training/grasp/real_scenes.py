@@ -47,11 +47,7 @@ def find_real_scenes(path: Path) -> list[Path]:
     if (path / "depth.png").is_file():
         return [path]
     inside = sorted(path.iterdir()) if path.is_dir() else []
-    return [
-        one
-        for one in inside
-        if one.suffix.lower() == ".npz" or (one / "depth.png").is_file()
-    ]
+    return [one for one in inside if one.suffix.lower() == ".npz" or (one / "depth.png").is_file()]
 
 
 def read_real_scene(path: Path) -> RealScene:
