@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,10 +121,8 @@ def grasp(
 
 def _progress(text: str) -> None:
     """One line that is written over, where somebody sees it."""
-    stream = click.get_text_stream("stderr")
-    if stream.isatty():
-        stream.write(f"\r{text}\033[K")
-        stream.flush()
+    if sys.stderr.isatty():
+        click.echo(f"\r{text}\033[K", nl=False, err=True)
 
 
 def _names(text: str) -> list[str]:

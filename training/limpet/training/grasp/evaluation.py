@@ -233,6 +233,10 @@ def evaluate_split(
     Raises:
         DataError: A scene cannot be read, or has one view where an arm needs two, or no physics.
     """
+    if lift:
+        from limpet.training.grasp.lift import read_settled
+
+        read_settled(data.root, scenes[0])  # no physics is said at once, not after an hour
     pairs = [pair for scene in scenes for pair in view_pairs(data, scene, views)]
     hard = corners(pairs)
     tried = {index * len(pairs) // lift for index in range(min(lift, len(pairs)))}
