@@ -22,7 +22,7 @@ from limpet.contracts.cameras import (
     check_pose,
     metres,
 )
-from limpet.contracts.clouds import NoGrasp, check_cloud, depth_points, prepare
+from limpet.contracts.clouds import NoGrasp, PreparedCloud, check_cloud, depth_points, prepare
 from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.grasps import COLUMNS, GraspDecoding, Grasps, decode, no_grasps
 from limpet.contracts.manifest import Manifest
@@ -55,30 +55,6 @@ view or a base. `depth` may be uint16 too, in units of `depth_scale`, by default
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GraspAnswer:
-    """What became of one request.
-
-    Attributes:
-        grasps: Rows, counts, and the reason where there is none.
-        tensors: The result's: what there is of `GraspModel.outputs`.
-        prepare_ns: Time of checks and sampling.
-        model_ns: Time of the graph.
-        decode_ns: Time of decoding and collision checks.
-    """
-
-    grasps: Grasps
-    tensors: Tensors
-    prepare_ns: int
-    model_ns: int = 0
-    decode_ns: int = 0
-
-    @property
-    def nothing(self) -> NoGrasp:
-        """Why there is no grasp; empty where there is one."""
-        return self.grasps.nothing
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Views:
     """A request, checked.
 
@@ -91,6 +67,34 @@ class Views:
     clouds: list[Float32]
     poses_in_ref: list[Float64]
     pose_camera_in_base: Float64 | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GraspAnswer:
+    """What became of one request.
+
+    Attributes:
+        grasps: Rows, counts, and the reason where there is none.
+        views: The request, checked.
+        seen: What preprocessing made of it.
+        tensors: The result's: what there is of `GraspModel.outputs`.
+        prepare_ns: Time of checks and sampling.
+        model_ns: Time of the graph.
+        decode_ns: Time of decoding and collision checks.
+    """
+
+    grasps: Grasps
+    views: Views
+    seen: PreparedCloud
+    tensors: Tensors
+    prepare_ns: int
+    model_ns: int = 0
+    decode_ns: int = 0
+
+    @property
+    def nothing(self) -> NoGrasp:
+        """Why there is no grasp; empty where there is one."""
+        return self.grasps.nothing
 
 
 class GraspModel:
@@ -143,7 +147,11 @@ class GraspModel:
         prepared_ns = time.monotonic_ns()
         if seen.points is None:
             return GraspAnswer(
-                grasps=no_grasps(seen.nothing), tensors={}, prepare_ns=prepared_ns - started_ns
+                grasps=no_grasps(seen.nothing),
+                views=views,
+                seen=seen,
+                tensors={},
+                prepare_ns=prepared_ns - started_ns,
             )
         outputs = self._run({self._points: seen.points})
         ran_ns = time.monotonic_ns()
@@ -159,6 +167,8 @@ class GraspModel:
                 tensors[POSES_BASE] = grasps.poses_in_base(views.pose_camera_in_base)
         return GraspAnswer(
             grasps=grasps,
+            views=views,
+            seen=seen,
             tensors=tensors,
             prepare_ns=prepared_ns - started_ns,
             model_ns=ran_ns - prepared_ns,
