@@ -27,10 +27,9 @@ SHOWN = 20
 """Grasps drawn, the best."""
 STEM_M = 0.04
 """Length of the line behind the base that shows the approach."""
-STANDS_OUT_M = 0.008
-"""Height above the table from which a point is no table, for what the picture shows."""
 _POINTS = 60_000
-_AROUND = 0.4  # of the size of what stands out: shown around it
+_AROUND = 0.2  # of the size of what stands out: shown around it
+_LEAST_AROUND = 0.1
 
 
 def outlines(rows: Float32, gripper: Gripper) -> Float64:
@@ -53,6 +52,7 @@ def draw_grasps(
     path: Path,
     cloud: Float32,
     observed: Float32,
+    candidates: Float32,
     rows: Float32,
     gripper: Gripper,
     plane: Plane | None,
@@ -64,6 +64,7 @@ def draw_grasps(
         path: The picture.
         cloud: What the reference camera saw, in its frame. (n, 3)
         observed: What of all views lies around the foreground; all of the cloud where it is empty.
+        candidates: What stands out, which the picture is about. (n, 3)
         rows: Grasps, score descending. (g, 17)
         gripper: Its sizes.
         plane: The table; without one the second view is along the camera's y axis.
@@ -90,9 +91,7 @@ def draw_grasps(
         seen, above = figure.subplots(1, 2)
         axes = np.array([[1.0, 0, 0], [0, 0, -1.0]]) if plane is None else _upright(plane)
         height = -focus[:, 1] if plane is None else plane.heights(focus)
-        objects = focus if plane is None else focus[height > STANDS_OUT_M]
-        if not len(objects):
-            objects = focus
+        objects = candidates if len(candidates) else focus
         near, far = (float(x) for x in np.quantile(focus[:, 2], (0.01, 0.99)))
         cloud = cloud[np.argsort(-cloud[:, 2], kind="stable")]  # what is near hides what is far
         _panel(seen, _perspective(cloud), cloud[:, 2], _perspective(lines), best[:, SCORE],
@@ -145,8 +144,8 @@ def _panel(
     if len(scores):
         found.set_clim(min(0.0, float(scores.min())), max(1.0, float(scores.max())))
     axis.add_collection(found)
-    (left, bottom), (right, top) = focus.min(0), focus.max(0)
-    around = _AROUND * max(right - left, top - bottom)
+    left, bottom, right, top = (*np.quantile(focus, 0.01, 0), *np.quantile(focus, 0.99, 0))
+    around = max(_LEAST_AROUND, _AROUND * max(right - left, top - bottom))
     axis.set_xlim(left - around, right + around)
     axis.set_ylim(bottom - around, top + around)
     axis.set_aspect("equal")

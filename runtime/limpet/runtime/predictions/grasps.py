@@ -148,13 +148,16 @@ def draw_answer(path: Path, model: GraspModel, answer: GraspAnswer, title: str) 
         MissingExtraError: matplotlib is not installed.
         UsageError: The picture cannot be written.
     """
+    seen = answer.seen
+    points = np.zeros((1, 0, 3), np.float32) if seen.points is None else seen.points
     draw_grasps(
         path,
         answer.views.clouds[0],
-        answer.seen.observed,
+        seen.observed,
+        points[:, : model.how.candidates].reshape(-1, 3),
         answer.grasps.rows,
         model.decoding.gripper,
-        answer.seen.plane,
+        seen.plane,
         title,
     )
 
