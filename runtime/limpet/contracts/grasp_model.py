@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,6 +38,7 @@ INTRINSICS, DEPTH_SCALE = "intrinsics", "depth_scale"
 RELATIVE_POSE, BASE_POSE = "pose_aux_in_ref", "pose_camera_in_base"
 
 GRASPS, POSES_CAMERA, POSES_BASE, COUNTS = "grasps", "poses_camera", "poses_base", "counts"
+EMBEDDING, SEED_EMBEDDING = "embedding", "seed_embedding"
 
 INPUTS = [
     TensorSpec(name=DEPTH, dtype="float32", shape=["rows", "columns"], unit="m", frame="ref"),
@@ -120,8 +122,8 @@ class GraspModel:
         graph = {spec.name: spec for spec in manifest.outputs}
         self.inputs = INPUTS
         self.outputs = [
-            graph[self.decoding.embedding],
-            graph[self.decoding.seed_embedding],
+            msgspec.structs.replace(graph[self.decoding.embedding], name=EMBEDDING),
+            msgspec.structs.replace(graph[self.decoding.seed_embedding], name=SEED_EMBEDDING),
             TensorSpec(
                 name=GRASPS, dtype="float32", shape=["grasps", COLUMNS], unit="m", frame="ref"
             ),
@@ -157,9 +159,10 @@ class GraspModel:
         ran_ns = time.monotonic_ns()
         grasps = decode(outputs, seen.observed, self.decoding, len(seen.points))
         tensors = {
-            name: outputs[name] for name in (self.decoding.embedding, self.decoding.seed_embedding)
+            EMBEDDING: outputs[self.decoding.embedding],
+            SEED_EMBEDDING: outputs[self.decoding.seed_embedding],
+            COUNTS: np.array([grasps.hypotheses, grasps.free, grasps.views], np.int64),
         }
-        tensors[COUNTS] = np.array([grasps.hypotheses, grasps.free, grasps.views], np.int64)
         if not grasps.nothing:
             tensors[GRASPS] = grasps.rows
             tensors[POSES_CAMERA] = grasps.poses_in_camera()

@@ -144,7 +144,9 @@ def _panel(
     if len(scores):
         found.set_clim(min(0.0, float(scores.min())), max(1.0, float(scores.max())))
     axis.add_collection(found)
-    left, bottom, right, top = (*np.quantile(focus, 0.01, 0), *np.quantile(focus, 0.99, 0))
+    (left, right), (bottom, top) = (
+        (float(low), float(high)) for low, high in np.quantile(focus, (0.01, 0.99), 0).T
+    )
     around = max(_LEAST_AROUND, _AROUND * max(right - left, top - bottom))
     axis.set_xlim(left - around, right + around)
     axis.set_ylim(bottom - around, top + around)
