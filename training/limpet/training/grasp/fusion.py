@@ -45,14 +45,15 @@ class SimilarityAlignment(nn.Module):
         here = torch.arange(points.shape[1], device=points.device)
         there = points.shape[1] - 1 - here
         p = (points - points.mean((1, 2), keepdim=True)) / self.scale_m
-        p_other, f_other = p.index_select(1, there), features.index_select(1, there)
-        cosine = embedded @ embedded.index_select(1, there).transpose(-1, -2)
-        lengths = (p * p).sum(-1, keepdim=True) + (p_other * p_other).sum(-1)[..., None, :]
-        distance = lengths - 2.0 * p @ p_other.transpose(-1, -2)
-        similarity = self.weight * cosine - distance  # (b, v, m, m)
+        length, one = (p * p).sum(-1, keepdim=True), torch.ones_like(p[..., :1])
+        # λ e·e' + 2 p·p' - ‖p‖² - ‖p'‖² as one product.
+        left = torch.cat([self.weight * embedded, 2.0 * p, -length, one], -1)
+        right = torch.cat([embedded, p, one, -length], -1).index_select(1, there)
+        similarity = left @ right.transpose(-1, -2)  # (b, v, m, m)
         alike = (similarity > self.threshold) & (here != there)[:, None, None]
         pairs = alike.to(features.dtype)
-        return (features + pairs @ f_other) / (1.0 + pairs.sum(-1, keepdim=True))
+        shared = pairs @ features.index_select(1, there)
+        return (features + shared) / (1.0 + pairs.sum(-1, keepdim=True))
 
 
 class CylindricalEmbedding(nn.Module):

@@ -14,17 +14,29 @@ QUADRATIC = 6
 """Numbers of a symmetric 3×3 matrix: xx, yy, zz, xy, xz, yz."""
 
 
-def squared_distances(centres: Tensor, points: Tensor) -> Tensor:
-    """Squared distance of each centre to each point, m². (b, m, 3), (b, n, 3) → (b, m, n)"""
-    products = centres @ points.transpose(-1, -2)
-    lengths = (points * points).sum(-1)[..., None, :]
-    return (centres * centres).sum(-1, keepdim=True) + lengths - 2.0 * products
+def nearness(centres: Tensor, points: Tensor, handicap: Tensor | None = None) -> Tensor:
+    """2 c·p - ‖p‖², which orders points as their distance to a centre does, the nearest highest.
+
+    One product does it: ‖c - p‖² without what is the same for all points of a centre.
+
+    Args:
+        centres: (b, m, 3)
+        points: (b, n, 3)
+        handicap: Taken off what a point gets, m². (b, n)
+
+    Returns:
+        (b, m, n)
+    """
+    lengths = (points * points).sum(-1, keepdim=True)
+    if handicap is not None:
+        lengths = lengths + handicap[..., None]
+    one = torch.ones_like(centres[..., :1])
+    return torch.cat([2.0 * centres, one], -1) @ torch.cat([points, -lengths], -1).transpose(-1, -2)
 
 
-def nearest(centres: Tensor, points: Tensor, k: int) -> Tensor:
-    """Indices of the k points nearest to each centre, in no order. (b, m, k)"""
-    distances = squared_distances(centres, points)
-    return torch.topk(distances, k, dim=-1, largest=False, sorted=False).indices
+def nearest(centres: Tensor, points: Tensor, k: int, handicap: Tensor | None = None) -> Tensor:
+    """Indices of the k points nearest to each centre, in no order; as `nearness`. (b, m, k)"""
+    return torch.topk(nearness(centres, points, handicap), k, dim=-1, sorted=False).indices
 
 
 def take(rows: Tensor, index: Tensor) -> Tensor:

@@ -23,11 +23,13 @@ from limpet.contracts.grasp_frames import (
 from limpet.training.grasp.backbone import MIDDLE_M, Neighbourhood
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.fusion import RADIUS_M, AlternatingAttention, CylindricalEmbedding
-from limpet.training.grasp.grouping import QUADRATIC, squared_distances, take, turn_forms
+from limpet.training.grasp.grouping import QUADRATIC, nearest, take, turn_forms
 
 HANDICAP_M = 0.03
 """How much nearer to its seed the last candidate of the farthest-point order must be than the first
 to get into the group: groups are dense near the seed and reach far."""
+TAKEN = 1e4
+"""Taken off the scores of directions near one that is chosen; no score comes close to it."""
 WIDTH_UNIT_M = 0.1
 """Unit of predicted widths: the widest opening."""
 
@@ -61,8 +63,8 @@ def choose_groups(seeds: Tensor, points: Tensor, views: int, size: int) -> Tenso
         Indices. (b, s, k)
     """
     handicap = HANDICAP_M * _places(points[..., 0], views)
-    distance = squared_distances(seeds, points) + (handicap * handicap)[:, None]
-    return torch.topk(distance, size, dim=-1, largest=False, sorted=False).indices
+    middle = points.mean(1, keepdim=True)  # small numbers: distances are differences of squares
+    return nearest(seeds - middle, points - middle, size, handicap * handicap)
 
 
 def _places(like: Tensor, views: int) -> Tensor:
@@ -91,7 +93,6 @@ class CandidateHead(nn.Module):
 class ApproachHead(nn.Module):
     """Scores of the 300 approach directions of each seed."""
 
-    near: Tensor
     directions: Tensor
     frames: Tensor
 
@@ -104,9 +105,9 @@ class ApproachHead(nn.Module):
             nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.ReLU(), nn.Linear(2 * c, VIEWS)
         )
         directions = approach_directions()
-        close = directions @ directions.T > np.cos(np.deg2rad(config.approach_spacing_deg)) - 1e-9
+        self.near_cosine = float(np.cos(np.deg2rad(config.approach_spacing_deg))) - 1e-6
         frames = rotation_of(directions, np.zeros(VIEWS))
-        for name, array in (("near", close), ("directions", directions), ("frames", frames)):
+        for name, array in (("directions", directions), ("frames", frames)):
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32), persistent=False)
 
     def forward(
@@ -134,7 +135,9 @@ class ApproachHead(nn.Module):
         for _ in range(self.approaches):
             top = left.argmax(-1)
             chosen.append(top)
-            left = left - 1e4 * self.near.index_select(0, top.reshape(-1)).reshape(b, s, VIEWS)
+            cosines = self.directions.index_select(0, top.reshape(-1)) @ self.directions.T
+            near = (cosines > self.near_cosine).to(left.dtype)
+            left = left - TAKEN * near.reshape(b, s, VIEWS)
         return torch.stack(chosen, -1)
 
 
