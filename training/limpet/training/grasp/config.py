@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from limpet.contracts.clouds import CloudPreprocessing
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -21,6 +23,21 @@ class GraspConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     single_share: Part = 0.3
     """With two views, share of the samples whose auxiliary view is left out, so that the same
     weights serve one camera."""
+
+    cloud: CloudPreprocessing = CloudPreprocessing()
+    """How depth becomes points; candidates are divisible by 16."""
+    pairs: Count = 8
+    """Samples of each scene, as many different choices of views."""
+    roll_deg: Annotated[float, msgspec.Meta(ge=0, le=180)] = 30.0
+    """Most that a sample is turned about the optical axis."""
+    tilt_deg: Annotated[float, msgspec.Meta(ge=0, le=90)] = 15.0
+    """Most that it is turned about another."""
+    noise_m: NotNegative = 0.0005
+    """Standard deviation of the noise added to points."""
+    pose_noise_m: NotNegative = 0.001
+    """The same of the auxiliary camera's position along each axis."""
+    pose_noise_deg: NotNegative = 0.3
+    """The same of its turn."""
 
     channels: Count = 128
     """Features of a candidate."""
@@ -88,3 +105,15 @@ class GraspConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Arithmetic of the network while it trains."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Seed of weights, samples and augmentations."""
+
+    def __post_init__(self) -> None:
+        if self.cloud.candidates % 16 or self.cloud.candidates > self.cloud.points:
+            raise ValueError(
+                f"{self.cloud.candidates} candidates of {self.cloud.points} points, wanted fewer, "
+                "and divisible by 16"
+            )
+        if max(self.seeds, self.group) > self.cloud.candidates:
+            raise ValueError(
+                f"seeds {self.seeds} and group {self.group} are taken from "
+                f"{self.cloud.candidates} candidates"
+            )

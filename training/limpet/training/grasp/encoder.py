@@ -10,11 +10,17 @@ through the same parts with a leading axis of scenes, and with seeds and frames 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limpet.contracts.clouds import CloudPreprocessing
+from limpet.contracts.errors import DataError
 from limpet.training.grasp.backbone import Backbone
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.fusion import SimilarityAlignment
@@ -27,6 +33,7 @@ from limpet.training.grasp.heads import (
     choose_groups,
     choose_seeds,
 )
+from limpet.training.run import WEIGHTS, RunFolder, RunRecord
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,27 @@ class Candidates:
     scene: Tensor
 
 
+@dataclass(frozen=True)
+class Found:
+    """Grasps of scenes.
+
+    Attributes:
+        known: The candidates.
+        objectness: Probability of each. (b, n)
+        chosen: Indices of the seeds. (b, s)
+        views: Indices of each seed's approach directions. (b, s, t)
+        score: As learnt, not clipped. (b, s, t, a, d)
+        width: In units of 10 cm, not clipped. (b, s, t, a, d)
+    """
+
+    known: Candidates
+    objectness: Tensor
+    chosen: Tensor
+    views: Tensor
+    score: Tensor
+    width: Tensor
+
+
 class GraspEncoder(nn.Module):
     """Views of a scene → grasps.
 
@@ -66,7 +94,7 @@ class GraspEncoder(nn.Module):
         c = config.channels
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.backbone = Backbone(CANDIDATES, c)
+            self.backbone = Backbone(config.cloud.candidates, c)
             self.candidate = CandidateHead(c)
             self.project = nn.Linear(c, config.embedding)
             self.scene = nn.Linear(2 * c, config.embedding)
@@ -124,6 +152,18 @@ class GraspEncoder(nn.Module):
         )
         return scores, widths
 
+    def find(self, points: Tensor) -> Found:
+        """Grasps of scenes. (b, v, N, 3)"""
+        known = self.describe(points)
+        objectness = known.logits.softmax(-1)[..., 1]
+        chosen = choose_seeds(objectness, known.graspness, known.views, self.config)
+        group, own, view_scores = self.approaches(known, chosen)
+        views = self.approach.best(view_scores)
+        flat, sizes = views.reshape(-1), views.shape
+        frames = self.approach.frames.index_select(0, flat).reshape(*sizes, 3, 3)
+        score, width = self.grade(known, chosen, group, own, frames)
+        return Found(known, objectness, chosen, views, score, width)
+
     def forward(self, points: Tensor) -> tuple[Tensor, ...]:
         """Grasps of one scene: the graph that is exported.
 
@@ -134,26 +174,36 @@ class GraspEncoder(nn.Module):
             embedding (e), seeds (s, 3), seed_embedding (s, e), objectness (s), graspness (s),
             approach (s, t, 3), score (s, t, a, d), width in metres (s, t, a, d)
         """
-        known = self.describe(points[None])
-        objectness = known.logits.softmax(-1)[..., 1]
-        chosen = choose_seeds(objectness, known.graspness, known.views, self.config)
-        group, own, view_scores = self.approaches(known, chosen)
-        best = self.approach.best(view_scores)  # (1, s, t)
-        flat, sizes = best.reshape(-1), best.shape
-        frames = self.approach.frames.index_select(0, flat).reshape(*sizes, 3, 3)
-        directions = self.approach.directions.index_select(0, flat).reshape(*sizes, 3)
-        score, width = self.grade(known, chosen, group, own, frames)
+        found = self.find(points[None])
+        known, chosen, views = found.known, found.chosen, found.views
+        directions = self.approach.directions.index_select(0, views.reshape(-1))
         outputs = (
             known.scene,
             take(known.points, chosen),
             take(known.embedded, chosen),
-            take(objectness[..., None], chosen)[..., 0],
+            take(found.objectness[..., None], chosen)[..., 0],
             take(known.graspness[..., None], chosen)[..., 0].clamp(0.0, 1.0),
-            directions,
-            score.clamp(0.0, 1.0),
-            (width * WIDTH_UNIT_M).clamp(0.0, WIDTH_UNIT_M),
+            directions.reshape(*views.shape, 3),
+            found.score.clamp(0.0, 1.0),
+            (found.width * WIDTH_UNIT_M).clamp(0.0, WIDTH_UNIT_M),
         )
         return tuple(each[0] for each in outputs)
 
 
-CANDIDATES = 1024
+def load_grasp_run(run: Path | str) -> tuple[GraspEncoder, RunRecord]:
+    """Loads a finished run's encoder, in evaluation mode on the CPU, and the run's record.
+
+    Raises:
+        DataError: No finished RUN of a grasp encoder, or damaged weights.
+    """
+    folder = RunFolder(Path(run))
+    record = folder.read_complete()
+    if record.kind != "grasp" or not isinstance(record.preprocessing, CloudPreprocessing):
+        raise DataError(f"{folder.path} is a run of kind {record.kind!r}, wanted 'grasp'")
+    weights = folder.path / WEIGHTS
+    try:
+        encoder = GraspEncoder(msgspec.convert(record.config, GraspConfig))
+        encoder.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, KeyError, RuntimeError, msgspec.ValidationError) as error:
+        raise DataError(f"{weights} does not fit its run: {error}", "train again") from error
+    return encoder.eval(), record
