@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.signal_steps import LookBack, SignalStep
@@ -171,7 +172,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     space_id: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
     decoding: AnomalyDecoding | NavigationDecoding | None = None
     calibration: Calibration | None = None
     precision: Precision = "fp32"
