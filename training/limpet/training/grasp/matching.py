@@ -64,7 +64,8 @@ class Matches:
     @property
     def objectness(self) -> NDArray[np.bool_]:
         """Whether a point lies on an object. (m,)"""
-        return self.object_index != NO_OBJECT
+        on_object: NDArray[np.bool_] = self.object_index != NO_OBJECT
+        return on_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,8 +172,8 @@ class Matcher:
         """
         shape = (len(chosen), VIEWS, ANGLES, DEPTHS)
         score, width = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        rotation = np.tile(rotation_of(approach_directions(), 0.0), (len(chosen), 1, 1, 1))
-        rotation = rotation.astype(np.float32)
+        rotation: Float32 = np.empty((*shape[:2], 3, 3), np.float32)
+        rotation[:] = rotation_of(approach_directions(), np.zeros(VIEWS))
         owner, grasp_point = matches.object_index[chosen], matches.grasp_point[chosen]
         bits = self._data.collision_bits(frame.scene)
         for index in np.unique(owner[owner != NO_OBJECT]):

@@ -48,11 +48,11 @@ class Surface:
         except ModuleNotFoundError as error:
             raise MissingExtraError("training", "open3d") from error
         self.low, self.high = vertices.min(0), vertices.max(0)
-        self._tensor = o3d.core.Tensor
+        self._tensor = o3d.core.Tensor.from_numpy
         self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
         self._scene.add_triangles(
-            o3d.core.Tensor(np.ascontiguousarray(vertices, np.float32)),
-            o3d.core.Tensor(np.ascontiguousarray(triangles, np.uint32)),
+            self._tensor(np.ascontiguousarray(vertices, np.float32)),
+            self._tensor(np.ascontiguousarray(triangles, np.uint32)),
         )
 
     def distances(self, points: NDArray[Any], within_m: float) -> Float64:
