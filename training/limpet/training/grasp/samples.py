@@ -19,8 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts.cameras import back_project
-from limpet.contracts.clouds import CloudPreprocessing, prepare
+from limpet.contracts.clouds import CloudPreprocessing, depth_points, prepare
 from limpet.contracts.errors import DataError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
 from limpet.training.grasp.graspnet import Frame, GraspNet, default_cache
@@ -121,7 +120,7 @@ class SampleMaker:
         reference = frames[0]
         to_ref = inverse_pose(reference.pose_camera_in_scene)
         poses = [to_ref @ frame.pose_camera_in_scene for frame in frames]
-        clouds = [back_project(frame.depth_m, frame.intrinsics) for frame in frames]
+        clouds = [depth_points(frame.depth_m, frame.intrinsics, self._cloud) for frame in frames]
         if self._kind == "prefused":
             merged = [
                 transform_points(cloud, pose) for cloud, pose in zip(clouds, poses, strict=True)
