@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from limpet.training.grasp.attention import Attention
-from limpet.training.grasp.grouping import QUADRATIC, nearest, surface_forms, take
+from limpet.training.grasp.grouping import QUADRATIC, nearest, single_precision, surface_forms, take
 
 NEAR_M, MIDDLE_M, FAR_M, WIDE_M = 0.01, 0.025, 0.05, 0.1
 """Units of offsets at each level."""
@@ -131,8 +131,10 @@ class Neighbourhood(nn.Module):
 
     def forward(self, features: Tensor, points: Tensor, centres: Tensor, index: Tensor) -> Tensor:
         """(b, n, c), (b, n, 3), (b, m, 3), (b, m, k) → (b, m, out)"""
-        rows = self.features(self.norm(features)) + self.offsets(points / self.unit_m)
-        most = take(rows, index).amax(2) - self.offsets(centres / self.unit_m)
+        with single_precision(points):  # what counts is the difference of these two
+            places = self.offsets(points / self.unit_m)
+            origins = self.offsets(centres / self.unit_m)
+        most = take(self.features(self.norm(features)) + places, index).amax(2) - origins
         out: Tensor = self.after(most.relu())
         return out
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from limpet.training.grasp.attention import Attention
 from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.grouping import single_precision
 
 RADIUS_M = 0.05
 """Unit of lengths in a gripper's frame: half of the widest opening."""
@@ -49,7 +50,8 @@ class SimilarityAlignment(nn.Module):
         # λ e·e' + 2 p·p' - ‖p‖² - ‖p'‖² as one product.
         left = torch.cat([self.weight * embedded, 2.0 * p, -length, one], -1)
         right = torch.cat([embedded, p, one, -length], -1).index_select(1, there)
-        similarity = left @ right.transpose(-1, -2)  # (b, v, m, m)
+        with single_precision(points):
+            similarity = left @ right.transpose(-1, -2)  # (b, v, m, m)
         alike = (similarity > self.threshold) & (here != there)[:, None, None]
         pairs = alike.to(features.dtype)
         shared = pairs @ features.index_select(1, there)

@@ -2,16 +2,30 @@
 
 Dimension legend: b clouds, n points, m centres, k neighbours, c channels.
 
-Distances are meant in fp32: with coordinates of half a metre, half precision knows no millimetres.
+Distances are computed in fp32 whatever the network is trained in: at coordinates of half a metre,
+half precision knows no millimetres.
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 QUADRATIC = 6
 """Numbers of a symmetric 3×3 matrix: xx, yy, zz, xy, xz, yz."""
+
+
+@contextlib.contextmanager
+def single_precision(like: Tensor) -> Iterator[None]:
+    """Leaves autocast, where there is any, for what needs the digits of fp32."""
+    if torch.is_autocast_enabled(like.device.type):
+        with torch.autocast(like.device.type, enabled=False):
+            yield
+    else:
+        yield
 
 
 def nearness(centres: Tensor, points: Tensor, handicap: Tensor | None = None) -> Tensor:
@@ -30,8 +44,9 @@ def nearness(centres: Tensor, points: Tensor, handicap: Tensor | None = None) ->
     lengths = (points * points).sum(-1, keepdim=True)
     if handicap is not None:
         lengths = lengths + handicap[..., None]
-    one = torch.ones_like(centres[..., :1])
-    return torch.cat([2.0 * centres, one], -1) @ torch.cat([points, -lengths], -1).transpose(-1, -2)
+    left = torch.cat([2.0 * centres, torch.ones_like(centres[..., :1])], -1)
+    with single_precision(points):
+        return left @ torch.cat([points, -lengths], -1).transpose(-1, -2)
 
 
 def nearest(centres: Tensor, points: Tensor, k: int, handicap: Tensor | None = None) -> Tensor:
@@ -62,13 +77,14 @@ def surface_forms(offsets: Tensor, squarings: int = 5) -> Tensor:
         xx, yy, zz, xy, xz, yz of a matrix of trace 1. (b, m, 6)
     """
     centred = offsets - offsets.mean(-2, keepdim=True)
-    covariance = centred.transpose(-1, -2) @ centred  # (b, m, 3, 3)
     identity = torch.eye(3, dtype=offsets.dtype, device=offsets.device)
-    spread = (covariance * identity).sum((-1, -2), keepdim=True)
-    form = identity - covariance / spread.clamp_min(1e-12)
-    for _ in range(squarings):
-        form = form / (form * identity).sum((-1, -2), keepdim=True)
-        form = form @ form
+    with single_precision(offsets):
+        covariance = centred.transpose(-1, -2) @ centred  # (b, m, 3, 3)
+        spread = (covariance * identity).sum((-1, -2), keepdim=True)
+        form = identity - covariance / spread.clamp_min(1e-12)
+        for _ in range(squarings):
+            form = form / (form * identity).sum((-1, -2), keepdim=True)
+            form = form @ form
     form = form / (form * identity).sum((-1, -2), keepdim=True)
     flat = form.flatten(-2)  # rows: xx xy xz yx yy yz zx zy zz
     return torch.stack([flat[..., place] for place in (0, 4, 8, 1, 2, 5)], -1)

@@ -23,7 +23,7 @@ from limpet.contracts.grasp_frames import (
 from limpet.training.grasp.backbone import MIDDLE_M, Neighbourhood
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.fusion import RADIUS_M, AlternatingAttention, CylindricalEmbedding
-from limpet.training.grasp.grouping import QUADRATIC, nearest, take, turn_forms
+from limpet.training.grasp.grouping import QUADRATIC, nearest, single_precision, take, turn_forms
 
 HANDICAP_M = 0.03
 """How much nearer to its seed the last candidate of the farthest-point order must be than the first
@@ -196,8 +196,9 @@ class GraspHead(nn.Module):
         b, s, t = frames.shape[:3]
         k = group.shape[-1]
         away = (take(points, group) - seeds[:, :, None]) / RADIUS_M  # (b, s, k, 3)
-        offsets = away[:, :, None] @ frames  # (b, s, t, k, 3)
-        lie = take(forms, group)[:, :, None] @ turn_forms(frames)  # (b, s, t, k, 6)
+        with single_precision(points):
+            offsets = away[:, :, None] @ frames  # (b, s, t, k, 3)
+            lie = take(forms, group)[:, :, None] @ turn_forms(frames)  # (b, s, t, k, 6)
         tokens = take(self.features(features), group)[:, :, None] + self.offsets(offsets)
         if self.cylinder is not None:
             tokens = tokens + self.cylinder(offsets * RADIUS_M)
