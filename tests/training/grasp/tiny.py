@@ -11,7 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.grasp_frames import ANGLES_RAD, approach_directions, rotation_of
+from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.graspnet import GraspNet
+from limpet.training.grasp.samples import Sample, SampleMaker
+from limpet.training.grasp.targets import SceneLabels
 from tests.training.grasp.layouts import (
     LATTICE,
     Labelled,
@@ -29,22 +34,26 @@ EXTENTS_M = {0: (0.04, 0.06, 0.08), 1: (0.05, 0.05, 0.05)}
 def box(extent_m: tuple[float, float, float], points: int, rng: np.random.Generator) -> Labelled:
     """A box that is held where two of its faces lie square to the closing direction.
 
-    A candidate's friction is the tangent of the angle between closing direction and nearest axis.
+    A candidate's friction is the tangent of the angle between closing direction and nearest axis;
+    it is reached only from outside of the face that its point lies on.
     """
     half = np.asarray(extent_m) / 2
     at = rng.uniform(-1, 1, (points, 3))
     face = rng.integers(0, 3, points)
     at[np.arange(points), face] = np.sign(at[np.arange(points), face])
+    outward = np.where(np.arange(3) == face[:, None], at, 0.0)  # (P, 3)
+    reached = outward @ approach_directions().T < -0.5  # (P, V)
     frames = rotation_of(approach_directions()[:, None], ANGLES_RAD)  # (V, A, 3, 3)
     cosine = np.abs(frames[..., 1]).max(-1)  # (V, A)
     friction = np.maximum(np.tan(np.arccos(np.clip(cosine, 0, 1))), 0.05)
-    scores = np.where(friction <= 1.2, np.ceil(friction * 10) / 10, -1.0)
+    lowest = np.where(friction <= 1.2, np.ceil(friction * 10) / 10, -1.0)
+    scores = np.where(reached[:, :, None], lowest, -1.0)  # (P, V, A)
     return Labelled(
-        extent_m, at * half, np.broadcast_to(scores[None, :, :, None], (points, *LATTICE)).copy()
+        extent_m, at * half, np.broadcast_to(scores[..., None], (points, *LATTICE)).copy()
     )
 
 
-def write_tiny(root: Path, scenes: tuple[int, ...] = (0, 1, 90), points: int = 12) -> Path:
+def write_tiny(root: Path, scenes: tuple[int, ...] = (0, 1, 90), points: int = 24) -> Path:
     """A data set in GraspNet's layout: two boxes on a table, three cameras."""
     rng = np.random.default_rng(0)
     objects = {one: box(extent, points, rng) for one, extent in EXTENTS_M.items()}
@@ -59,3 +68,22 @@ def write_tiny(root: Path, scenes: tuple[int, ...] = (0, 1, 90), points: int = 1
         cameras = [looking_down(0.5, shift, tilt) for shift, tilt in VIEWS]
         write_scene(root, scene, objects, poses, cameras)
     return root
+
+
+SMALL = GraspConfig(
+    cloud=CloudPreprocessing(points=512, candidates=128), pairs=3, channels=32, embedding=16,
+    seeds=32, group=16, group_channels=16, steps=4, batch=2,
+)  # fmt: skip
+"""A network that trains in a second."""
+
+
+def open_tiny(
+    root: Path, config: GraspConfig = SMALL
+) -> tuple[list[Sample], dict[int, SceneLabels]]:
+    """Samples of the training scenes of a data set, and their labels; caches beside it."""
+    data = GraspNet(root, cache=root.parent / "cache" / "labels")
+    maker = SampleMaker(
+        data, config.cloud, config.input, config.pairs, cache=root.parent / "cache" / "samples"
+    )
+    scenes = data.split("train")
+    return maker.of(scenes), {scene: SceneLabels(data, scene) for scene in scenes}

@@ -9,48 +9,32 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from limpet.training.anomaly.config import AnomalyConfig
-from limpet.training.grasp.config import GraspConfig
+from limpet.training.commands.train_grasp import grasp
+from limpet.training.commands.train_options import (
+    check_extra,
+    device_option,
+    force_option,
+    json_option,
+    out_option,
+    resume_option,
+    seed_option,
+)
 from limpet.training.navigation.config import NavigationConfig
 
 if TYPE_CHECKING:
     from limpet.training.anomaly.train import AnomalyReport
-    from limpet.training.grasp.train import GraspReport
     from limpet.training.navigation.train import NavigationReport
 
 # `169_SMAP_id_26_Sensor_tr_1811_1st_4510.csv`: the first 1,811 rows are meant to train.
 _TSB_AD_NAME = re.compile(r"_tr_(?P<rows>[1-9]\d*)_1st_\d+\.csv$", re.ASCII)
 
 
-# Options of every encoder.
-_out_option = click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Folder to write; refused if it exists.",
-)
-_device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
-)
-_seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0]."
-)
-_resume_option = click.option(
-    "--resume", is_flag=True, help="Go on with an interrupted run at --out."
-)
-_force_option = click.option("--force", is_flag=True, help="Replace a run at --out.")
-_json_option = click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
-
-
 @click.group("train")
 def command() -> None:
     """Trains an encoder on your own data and writes a RUN, which `limpet export` packs."""
+
+
+command.add_command(grasp)
 
 
 @command.command("anomaly")
@@ -61,7 +45,7 @@ def command() -> None:
     metavar="PATH",
     help="Recording of normal operation (.csv, .npy, .npz, .mat, …), or a folder of them.",
 )
-@_out_option
+@out_option
 @click.option(
     "--config",
     "config_file",
@@ -69,7 +53,7 @@ def command() -> None:
     metavar="FILE",
     help="TOML file with what differs from the defaults (limpet.training.anomaly.config).",
 )
-@_device_option
+@device_option
 @click.option(
     "--train-rows",
     type=click.IntRange(min=1),
@@ -103,15 +87,15 @@ def command() -> None:
     metavar="NUMBER",
     help="Incidents that normal operation may open in a day; sets the threshold instead.",
 )
-@_seed_option
+@seed_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help=f"Training steps [default: {AnomalyConfig().steps}].",
 )
-@_resume_option
-@_force_option
-@_json_option
+@resume_option
+@force_option
+@json_option
 def anomaly(
     data: Path,
     out: Path,
@@ -161,7 +145,7 @@ def anomaly(
     config = msgspec.structs.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
-    _check_extra()
+    check_extra()
     from limpet.training.anomaly.train import train_anomaly
 
     announced = _announced_prefix(data) if train_rows is None else ()
@@ -209,7 +193,7 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     metavar="PATH",
     help="Folder of pairs, or a recording with camera and LiDAR (or a folder of them).",
 )
-@_out_option
+@out_option
 @click.option(
     "--config",
     "config_file",
@@ -217,16 +201,16 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     metavar="FILE",
     help="TOML file with what differs from the defaults (limpet.training.navigation.config).",
 )
-@_device_option
-@_seed_option
+@device_option
+@seed_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help=f"Training steps [default: {NavigationConfig().steps}].",
 )
-@_resume_option
-@_force_option
-@_json_option
+@resume_option
+@force_option
+@json_option
 def navigation(
     data: Path,
     out: Path,
@@ -261,7 +245,7 @@ def navigation(
     config = msgspec.structs.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
-    _check_extra()
+    check_extra()
     from limpet.training.navigation.train import train_navigation
 
     report = train_navigation(
@@ -281,114 +265,6 @@ def navigation(
         click.echo(_describe_navigation(report))
 
 
-@command.command("grasp")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Folder in GraspNet-1Billion's layout: models, grasp_label, collision_label, scenes.",
-)
-@_out_option
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="TOML file with what differs from the defaults (limpet.training.grasp.config).",
-)
-@click.option(
-    "--camera",
-    type=click.Choice(["realsense", "kinect"]),
-    default="realsense",
-    show_default=True,
-    help="Whose images of each scene.",
-)
-@click.option(
-    "--cache",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Folder for unpacked labels and prepared samples [default: ~/.cache/limpet/grasp].",
-)
-@_device_option
-@_seed_option
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    help=f"Training steps [default: {GraspConfig().steps}].",
-)
-@_resume_option
-@_force_option
-@_json_option
-def grasp(
-    data: Path,
-    out: Path,
-    config_file: Path | None,
-    camera: str,
-    cache: Path | None,
-    device: Literal["cpu", "cuda"],
-    seed: int | None,
-    steps: int | None,
-    resume: bool,
-    force: bool,
-    json_file: Path | None,
-) -> None:
-    """Trains an encoder that finds grasps in one or two depth images.
-
-    PATH holds scenes in the layout of GraspNet-1Billion, that data set itself or synthetic ones.
-    Scenes 0 to 89 are learnt from; where 90 to 99 are there, figures are measured on them.
-
-    --json writes: run, scenes, samples, weights, metrics, warnings, seconds.
-    """
-    import msgspec
-
-    from limpet.contracts.reports import write_json
-    from limpet.training.ranks import leads
-    from limpet.training.run import command_line
-    from limpet.training.settings import read_settings
-
-    config = read_settings(config_file, GraspConfig) if config_file else GraspConfig()
-    given = {"seed": seed, "steps": steps}
-    config = msgspec.structs.replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    )
-    _check_extra()
-    from limpet.training.grasp.train import train_grasp
-
-    report = train_grasp(
-        data,
-        out,
-        config,
-        camera=camera,
-        device=device,
-        resume=resume,
-        force=force,
-        cache=cache,
-        command=command_line(),
-    )
-    if not leads():
-        return
-    for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    if not write_json(json_file, report):
-        click.echo(_describe_grasp(report))
-
-
-def _check_extra() -> None:
-    """Names the extra where what trains is not installed.
-
-    Raises:
-        MissingExtraError: It is not.
-    """
-    from limpet.contracts.errors import MissingExtraError
-
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("training", error.name or "torch") from error
-
-
 def _describe_navigation(report: NavigationReport) -> str:
     return "\n".join(
         [
@@ -397,19 +273,6 @@ def _describe_navigation(report: NavigationReport) -> str:
             f"{report.seconds:.0f} s; {report.weights} weights",
             *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
             f"next: limpet evaluate navigation {report.run} --data PATH",
-            f"      limpet export {report.run} --out BUNDLE",
-        ]
-    )
-
-
-def _describe_grasp(report: GraspReport) -> str:
-    return "\n".join(
-        [
-            f"run: {report.run}",
-            f"fitted on {report.samples} samples of {report.scenes} scenes in "
-            f"{report.seconds:.0f} s; {report.weights} weights",
-            *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
-            f"next: limpet evaluate grasp {report.run} --data PATH",
             f"      limpet export {report.run} --out BUNDLE",
         ]
     )

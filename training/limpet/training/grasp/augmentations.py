@@ -25,11 +25,13 @@ class Seen:
         points: With noise, in the turned frame. (v, N, 3)
         exact: Without noise, in the same frame. (v, N, 3)
         rotations: Of each object in that frame. (n, 3, 3)
+        origins: Of each object in that frame. (n, 3)
     """
 
     points: Float32
     exact: Float32
     rotations: Float64
+    origins: Float64
 
     @property
     def views(self) -> int:
@@ -58,12 +60,13 @@ def augment(sample: Sample, config: GraspConfig, rng: np.random.Generator) -> Se
         off = _turn(_unit(rng), np.deg2rad(config.pose_noise_deg) * rng.normal())
         shift = rng.normal(0.0, config.pose_noise_m, 3).astype(np.float32)
         points[1] = (points[1] - middle) @ off.T.astype(np.float32) + middle + shift
-    return Seen(points, exact, turn @ sample.poses[:, :3, :3])
+    return Seen(points, exact, turn @ sample.poses[:, :3, :3], sample.poses[:, :3, 3] @ turn.T)
 
 
 def _unit(rng: np.random.Generator) -> Float64:
     direction = rng.normal(size=3)
-    return direction / np.linalg.norm(direction)
+    unit: Float64 = direction / np.linalg.norm(direction)
+    return unit
 
 
 def _across(rng: np.random.Generator) -> Float64:
@@ -76,5 +79,7 @@ def _turn(axis: Float64, angle_rad: float) -> Float64:
     """Rotation about an axis of unit length (Rodrigues). (3, 3)"""
     x, y, z = axis
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    turned: Float64 = np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
+    turned: Float64 = (
+        np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
+    )
     return turned

@@ -175,4 +175,5 @@ class Joined(nn.Module):
         weights = 1.0 / ((offsets * offsets).sum(-1, keepdim=True) + 0.01)
         weights = weights / weights.sum(2, keepdim=True)
         spread = (take(self.sparse(f_sparse), index) * weights).sum(2)
-        return (spread + self.fine(f_fine)).relu()
+        out: Tensor = (spread + self.fine(f_fine)).relu()
+        return out

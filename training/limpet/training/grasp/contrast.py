@@ -29,7 +29,8 @@ def push(first: Tensor, second: Tensor, cosine: Tensor) -> Tensor:
     """L_dis = mean max(0, M - ‖f1 - f2‖)² with M = 1 - cos θ, 0 without pairs.
 
     Args:
-        first, second: (p, e)
+        first: Features of one of each pair. (p, e)
+        second: Of the other. (p, e)
         cosine: Of the angle θ between the pairs' best approach directions. (p,)
     """
     # The gradient of a root is infinite at 0, where two features coincide.

@@ -143,12 +143,22 @@ class GraspEncoder(nn.Module):
         return group, own, scores
 
     def grade(
-        self, known: Candidates, chosen: Tensor, group: Tensor, own: Tensor, frames: Tensor
+        self, known: Candidates, centres: Tensor, group: Tensor, own: Tensor, frames: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores and widths (in 10 cm) in given frames. (b, s, t, 3, 3) → (b, s, t, a, d) twice"""
-        seeds = take(known.points, chosen)
+        """Judges grasps.
+
+        Args:
+            known: The candidates.
+            centres: Where grasps are, at or near the seeds. (b, s, 3)
+            group: As `approaches` gives it. (b, s, k)
+            own: The same. (b, s, c)
+            frames: Axes as columns. (b, s, t, 3, 3)
+
+        Returns:
+            Scores, and widths in units of 10 cm. (b, s, t, a, d) twice
+        """
         scores, widths = self.grasp(
-            known.features, known.points, known.forms, own, seeds, group, frames
+            known.features, known.points, known.forms, own, centres, group, frames
         )
         return scores, widths
 
@@ -161,7 +171,7 @@ class GraspEncoder(nn.Module):
         views = self.approach.best(view_scores)
         flat, sizes = views.reshape(-1), views.shape
         frames = self.approach.frames.index_select(0, flat).reshape(*sizes, 3, 3)
-        score, width = self.grade(known, chosen, group, own, frames)
+        score, width = self.grade(known, take(known.points, chosen), group, own, frames)
         return Found(known, objectness, chosen, views, score, width)
 
     def forward(self, points: Tensor) -> tuple[Tensor, ...]:

@@ -67,7 +67,9 @@ class CylindricalEmbedding(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, channels), nn.ReLU(), nn.Linear(channels, channels))
+        self.layers = nn.Sequential(
+            nn.Linear(4, channels), nn.ReLU(), nn.Linear(channels, channels)
+        )
 
     def forward(self, offsets: Tensor) -> Tensor:
         """(..., 3) in the gripper's frame, metres → (..., g)"""

@@ -165,9 +165,7 @@ class GraspHead(nn.Module):
         self.tokens = nn.Linear(g, HIDDEN)
         self.context = nn.Linear(g, 64)
         self.judged = nn.Linear(HIDDEN, 64)
-        self.out = nn.Sequential(
-            nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2 * DEPTHS)
-        )
+        self.out = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2 * DEPTHS))
         self.register_buffer("turns", _turns(), persistent=False)
 
     def forward(
@@ -176,17 +174,19 @@ class GraspHead(nn.Module):
         points: Tensor,
         forms: Tensor,
         own: Tensor,
-        seeds: Tensor,
+        centres: Tensor,
         group: Tensor,
         frames: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Judges grasps.
 
         Args:
-            features, points, forms: Of the candidates. (b, n, c), (b, n, 3), (b, n, 6)
+            features: Of the candidates. (b, n, c)
+            points: The same. (b, n, 3)
+            forms: The same. (b, n, 6)
             own: Features of the seeds. (b, s, c)
-            seeds: (b, s, 3)
-            group: Indices of their neighbours. (b, s, k)
+            centres: Where the grasps are. (b, s, 3)
+            group: Indices of the seeds' neighbours. (b, s, k)
             frames: Approach, closing direction at angle 0, and height, as columns.
                 (b, s, t, 3, 3)
 
@@ -195,7 +195,7 @@ class GraspHead(nn.Module):
         """
         b, s, t = frames.shape[:3]
         k = group.shape[-1]
-        away = (take(points, group) - seeds[:, :, None]) / RADIUS_M  # (b, s, k, 3)
+        away = (take(points, group) - centres[:, :, None]) / RADIUS_M  # (b, s, k, 3)
         with single_precision(points):
             offsets = away[:, :, None] @ frames  # (b, s, t, k, 3)
             lie = take(forms, group)[:, :, None] @ turn_forms(frames)  # (b, s, t, k, 6)

@@ -98,7 +98,8 @@ class Objective:
         views = self._choose_views(encoder, view_scores, wanted, rng)
         graded = labels.grade(s_owner, s_point, views, sources, seen.rotations)
         frames = torch.from_numpy(graded.frames).to(device)[None]
-        score, width = encoder.grade(known, index, group, own, frames)
+        centres = self._centres(seen, labels, chosen, owner, grasp_point)
+        score, width = encoder.grade(known, centres.to(device)[None], group, own, frames)
         with torch.autocast(device.type, enabled=False):
             on_object = torch.from_numpy(s_owner != NO_OBJECT).to(device)
             goal = torch.from_numpy(wanted).to(device)
@@ -150,6 +151,25 @@ class Objective:
             unlike = non_matches(owner, best, config.unlike_deg, NON_MATCHES, rng)
             dis = contrast(embedded, *unlike)
         return {"con": con, "dis": dis}
+
+    def _centres(
+        self,
+        seen: Seen,
+        labels: SceneLabels,
+        chosen: Indices,
+        owner: Indices,
+        grasp_point: Indices,
+    ) -> Tensor:
+        """Where the labelled grasps are: grasp points, some millimetres from the seeds. (s, 3)
+
+        A robot grasps at the seed itself. What is learnt is how good a grasp is *there*, given the
+        points around it, so the label's own place is the right one to learn from.
+        """
+        s_owner = owner[chosen]
+        places = labels.places(s_owner, grasp_point[chosen], seen.rotations, seen.origins)
+        m = len(owner) // seen.views
+        seeds = seen.points[:, :m].reshape(-1, 3)[chosen]
+        return torch.from_numpy(np.where((s_owner == NO_OBJECT)[:, None], seeds, places))
 
     def _choose(
         self,

@@ -190,14 +190,16 @@ class SampleMaker:
                 arrays = {field.name: archive[field.name] for field in fields(Sample)}
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise DataError(f"{file}: not prepared samples: {error}", f"rm {file}") from error
-        for name in ("owner", "grasp_point"):
-            arrays[name] = arrays[name].astype(np.intp)
         return [
             Sample(
-                **{
-                    name: int(array[row]) if array.ndim == 1 else array[row]
-                    for name, array in arrays.items()
-                }
+                scene=int(arrays["scene"][row]),
+                reference=int(arrays["reference"][row]),
+                auxiliary=int(arrays["auxiliary"][row]),
+                points=arrays["points"][row],
+                owner=arrays["owner"][row].astype(np.intp),
+                grasp_point=arrays["grasp_point"][row].astype(np.intp),
+                graspness=arrays["graspness"][row],
+                poses=arrays["poses"][row],
             )
             for row in range(len(arrays["scene"]))
         ]

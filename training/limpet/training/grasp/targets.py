@@ -90,7 +90,26 @@ class SceneLabels:
         """Which labelled direction each of the network's takes. (n, 3, 3) → (n, V)"""
         mine = approach_directions()
         # Of all labelled directions, turned, the one nearest to each of the network's.
-        return np.argmax(mine @ (rotations @ mine.T), axis=-1)
+        nearest: Indices = np.argmax(mine @ (rotations @ mine.T), axis=-1)
+        return nearest
+
+    def places(
+        self, owner: Indices, grasp_point: Indices, rotations: Float64, origins: Float64
+    ) -> Float32:
+        """Where grasp points are in the network's frame; 0 without an object. (s, 3)
+
+        Args:
+            owner: Object of each, `NO_OBJECT` for none. (s,)
+            grasp_point: Which of that object. (s,)
+            rotations: Of each object in that frame. (n, 3, 3)
+            origins: The same. (n, 3)
+        """
+        points = np.zeros((len(owner), 3))
+        for index in np.unique(owner[owner != NO_OBJECT]):
+            mine = owner == index
+            within = self._labels[index].points[grasp_point[mine]]
+            points[mine] = within @ rotations[index].T + origins[index]
+        return points.astype(np.float32)
 
     def view_scores(self, owner: Indices, grasp_point: Indices, sources: Indices) -> Float32:
         """Share of the candidates in each direction that hold, scaled to 0 … 1 for each seed.
@@ -103,7 +122,7 @@ class SceneLabels:
         rows = self.rows(owner, grasp_point)
         counts = self.shares[rows[:, None], sources[owner]].astype(np.float32)
         low, high = counts.min(1, keepdims=True), counts.max(1, keepdims=True)
-        scaled = (counts - low) / np.maximum(high - low, 1.0)
+        scaled: Float32 = (counts - low) / np.maximum(high - low, 1.0)
         scaled[owner == NO_OBJECT] = 0.0
         return scaled
 
@@ -150,4 +169,5 @@ def _best_directions(shares: NDArray[np.uint8]) -> Float32:
     mine = approach_directions()
     angle = np.rad2deg(np.arccos(np.clip(mine @ mine.T, -1.0, 1.0)))
     near = np.exp(-0.5 * (angle / _SMOOTH_DEG) ** 2).astype(np.float32)
-    return mine[np.argmax(shares.astype(np.float32) @ near, axis=1)].astype(np.float32)
+    best: Float32 = mine[np.argmax(shares.astype(np.float32) @ near, axis=1)].astype(np.float32)
+    return best
