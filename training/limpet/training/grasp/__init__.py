@@ -1,0 +1,1 @@
+"""Grasp encoders: scenes, labels, network, evaluation."""
