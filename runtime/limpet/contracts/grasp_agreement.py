@@ -94,4 +94,4 @@ def stray_share(prepared: NDArray[np.float32], expected: NDArray[np.float32]) ->
         known = {tuple(key) for key in _keys(others)}
         near = [tuple(key) in known for key in _keys(some)]
         strays += near.count(False)
-    return strays / (prepared.shape[0] * prepared.shape[1])
+    return strays / (len(prepared) * len(prepared[0]))

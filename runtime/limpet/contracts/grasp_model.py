@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +23,7 @@ from limpet.contracts.cameras import (
     check_pose,
     metres,
 )
-from limpet.contracts.clouds import NoGrasp, check_cloud, depth_points, prepare
+from limpet.contracts.clouds import NoGrasp, PreparedCloud, check_cloud, depth_points, prepare
 from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.grasps import COLUMNS, GraspDecoding, Grasps, decode, no_grasps
 from limpet.contracts.manifest import Manifest
@@ -37,6 +38,7 @@ INTRINSICS, DEPTH_SCALE = "intrinsics", "depth_scale"
 RELATIVE_POSE, BASE_POSE = "pose_aux_in_ref", "pose_camera_in_base"
 
 GRASPS, POSES_CAMERA, POSES_BASE, COUNTS = "grasps", "poses_camera", "poses_base", "counts"
+EMBEDDING, SEED_EMBEDDING = "embedding", "seed_embedding"
 
 INPUTS = [
     TensorSpec(name=DEPTH, dtype="float32", shape=["rows", "columns"], unit="m", frame="ref"),
@@ -55,30 +57,6 @@ view or a base. `depth` may be uint16 too, in units of `depth_scale`, by default
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GraspAnswer:
-    """What became of one request.
-
-    Attributes:
-        grasps: Rows, counts, and the reason where there is none.
-        tensors: The result's: what there is of `GraspModel.outputs`.
-        prepare_ns: Time of checks and sampling.
-        model_ns: Time of the graph.
-        decode_ns: Time of decoding and collision checks.
-    """
-
-    grasps: Grasps
-    tensors: Tensors
-    prepare_ns: int
-    model_ns: int = 0
-    decode_ns: int = 0
-
-    @property
-    def nothing(self) -> NoGrasp:
-        """Why there is no grasp; empty where there is one."""
-        return self.grasps.nothing
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Views:
     """A request, checked.
 
@@ -91,6 +69,34 @@ class Views:
     clouds: list[Float32]
     poses_in_ref: list[Float64]
     pose_camera_in_base: Float64 | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GraspAnswer:
+    """What became of one request.
+
+    Attributes:
+        grasps: Rows, counts, and the reason where there is none.
+        views: The request, checked.
+        seen: What preprocessing made of it.
+        tensors: The result's: what there is of `GraspModel.outputs`.
+        prepare_ns: Time of checks and sampling.
+        model_ns: Time of the graph.
+        decode_ns: Time of decoding and collision checks.
+    """
+
+    grasps: Grasps
+    views: Views
+    seen: PreparedCloud
+    tensors: Tensors
+    prepare_ns: int
+    model_ns: int = 0
+    decode_ns: int = 0
+
+    @property
+    def nothing(self) -> NoGrasp:
+        """Why there is no grasp; empty where there is one."""
+        return self.grasps.nothing
 
 
 class GraspModel:
@@ -116,8 +122,8 @@ class GraspModel:
         graph = {spec.name: spec for spec in manifest.outputs}
         self.inputs = INPUTS
         self.outputs = [
-            graph[self.decoding.embedding],
-            graph[self.decoding.seed_embedding],
+            msgspec.structs.replace(graph[self.decoding.embedding], name=EMBEDDING),
+            msgspec.structs.replace(graph[self.decoding.seed_embedding], name=SEED_EMBEDDING),
             TensorSpec(
                 name=GRASPS, dtype="float32", shape=["grasps", COLUMNS], unit="m", frame="ref"
             ),
@@ -143,15 +149,20 @@ class GraspModel:
         prepared_ns = time.monotonic_ns()
         if seen.points is None:
             return GraspAnswer(
-                grasps=no_grasps(seen.nothing), tensors={}, prepare_ns=prepared_ns - started_ns
+                grasps=no_grasps(seen.nothing),
+                views=views,
+                seen=seen,
+                tensors={},
+                prepare_ns=prepared_ns - started_ns,
             )
         outputs = self._run({self._points: seen.points})
         ran_ns = time.monotonic_ns()
         grasps = decode(outputs, seen.observed, self.decoding, len(seen.points))
         tensors = {
-            name: outputs[name] for name in (self.decoding.embedding, self.decoding.seed_embedding)
+            EMBEDDING: outputs[self.decoding.embedding],
+            SEED_EMBEDDING: outputs[self.decoding.seed_embedding],
+            COUNTS: np.array([grasps.hypotheses, grasps.free, grasps.views], np.int64),
         }
-        tensors[COUNTS] = np.array([grasps.hypotheses, grasps.free, grasps.views], np.int64)
         if not grasps.nothing:
             tensors[GRASPS] = grasps.rows
             tensors[POSES_CAMERA] = grasps.poses_in_camera()
@@ -159,6 +170,8 @@ class GraspModel:
                 tensors[POSES_BASE] = grasps.poses_in_base(views.pose_camera_in_base)
         return GraspAnswer(
             grasps=grasps,
+            views=views,
+            seen=seen,
             tensors=tensors,
             prepare_ns=prepared_ns - started_ns,
             model_ns=ran_ns - prepared_ns,
