@@ -150,7 +150,8 @@ class Revolved:
                 out.append(_turned(part, np.arange(SIDES) * (2 * math.pi / SIDES)))
                 continue
             for sector in range(SECTORS):
-                angles = np.linspace(sector, sector + 1, 2) * (2 * math.pi / SECTORS)
+                first = 2 * math.pi * sector / SECTORS
+                angles = np.array([first, first + 2 * math.pi / SECTORS])
                 out.append(_turned(part, angles))
         return [Piece(piece @ self.rotation.T + self.shift) for piece in out]
 
