@@ -38,15 +38,18 @@ from scipy.spatial import cKDTree
 from limpet.contracts.errors import TensorError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
 from limpet.contracts.grasps import COLUMNS, suppress
+from limpet.contracts.grippers import Gripper
 from limpet.training.grasp.force_closure import FRICTIONS, NONE, lowest_friction
 from limpet.training.grasp.graspnet import Frame, GraspNet
-from limpet.training.grasp.gripper import BASE_M, FINGER_M, HEIGHT_M, MAX_WIDTH_M
 from limpet.training.grasp.surfaces import Surface
 
 Float64 = NDArray[np.float64]
 
 RANKS = 50
 """How many of the best grasps of a view count."""
+
+GRIPPER = Gripper()
+"""The evaluator's, whatever the robot's is."""
 
 _PER_OBJECT = 10
 _VOXEL_M = 0.008
@@ -187,7 +190,7 @@ def judge_grasps(
         raise TensorError(f"grasps are {rows.shape}, wanted (g, {COLUMNS})")
     if not np.isfinite(rows).all():
         raise TensorError("a grasp has a value that is no number")
-    rows[:, 1] = np.clip(rows[:, 1], 0, MAX_WIDTH_M)
+    rows[:, 1] = np.clip(rows[:, 1], 0, GRIPPER.opening_m)
     rows = rows[suppress(rows)]
     points = [
         transform_points(model.points, pose)
@@ -258,11 +261,11 @@ def gripper_points(
     local = (points[None] - rows[:, None, 13:16]) @ rotation  # (g, w, 3), in the gripper's frame
     ahead, aside = local[..., 0], np.abs(local[..., 1])
     half, depth = rows[:, 1, None] / 2, rows[:, 3, None]
-    level = np.abs(local[..., 2]) < HEIGHT_M / 2
-    reach = level & (ahead > -BASE_M) & (ahead < depth)
-    finger = reach & (aside > half) & (aside < half + FINGER_M)
-    behind = (ahead > -(BASE_M + FINGER_M)) & (ahead < -BASE_M)
-    base = level & behind & (aside < half + FINGER_M)
+    level = np.abs(local[..., 2]) < GRIPPER.height_m / 2
+    reach = level & (ahead > -GRIPPER.base_m) & (ahead < depth)
+    finger = reach & (aside > half) & (aside < half + GRIPPER.finger_m)
+    behind = (ahead > -(GRIPPER.base_m + GRIPPER.finger_m)) & (ahead < -GRIPPER.base_m)
+    base = level & behind & (aside < half + GRIPPER.finger_m)
     return np.any(finger | base, axis=1), np.count_nonzero(reach & (aside <= half), axis=1)
 
 

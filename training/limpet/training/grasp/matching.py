@@ -33,8 +33,8 @@ from limpet.contracts.grasp_frames import (
     rotation_of,
     transform_points,
 )
+from limpet.contracts.grippers import Gripper
 from limpet.training.grasp.graspnet import Frame, GraspNet, unpack
-from limpet.training.grasp.gripper import MAX_WIDTH_M
 from limpet.training.grasp.surfaces import Surface
 
 Float32 = NDArray[np.float32]
@@ -42,6 +42,9 @@ Float64 = NDArray[np.float64]
 
 NO_OBJECT = -1
 """Object index of a point on the table, or on nothing."""
+
+MAX_WIDTH_M = Gripper().opening_m
+"""Widest opening of the gripper: a candidate that needs more is none."""
 
 
 @dataclass(frozen=True, eq=False)
