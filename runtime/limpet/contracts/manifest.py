@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.grasps import GraspDecoding
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.signal_steps import LookBack, SignalStep
 from limpet.contracts.tensors import TensorSpec
@@ -171,8 +173,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     space_id: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
-    decoding: AnomalyDecoding | NavigationDecoding | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
+    decoding: AnomalyDecoding | NavigationDecoding | GraspDecoding | None = None
     calibration: Calibration | None = None
     precision: Precision = "fp32"
     opset: int
@@ -200,6 +202,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         if not isinstance(self.preprocessing, ImagePreprocessing):
             raise BundleError(f"model {self.name!r} is of kind {self.kind!r} and takes no images")
+        return self.preprocessing
+
+    def cloud(self) -> CloudPreprocessing:
+        """The preprocessing of a model that takes depth images or clouds.
+
+        Raises:
+            BundleError: The model takes none.
+        """
+        if not isinstance(self.preprocessing, CloudPreprocessing):
+            raise BundleError(
+                f"model {self.name!r} is of kind {self.kind!r} and takes no depth images"
+            )
         return self.preprocessing
 
 

@@ -202,6 +202,8 @@ class Result(TensorMessage, kw_only=True):
         inference_ns: Preprocessing and engine.
         total_ns: From arrival to the reply.
         valid_until_ns: When an action must no longer be followed; unset where there is none.
+        nothing: Why a model that finds grasps found none, a `limpet.contracts.clouds.NoGrasp` or
+            one of a later server; then there are no grasps among the tensors. Unset: not so.
     """
 
     id: Id
@@ -212,6 +214,7 @@ class Result(TensorMessage, kw_only=True):
     inference_ns: Nanoseconds
     total_ns: Nanoseconds
     valid_until_ns: Nanoseconds | UnsetType = UNSET
+    nothing: str | UnsetType = UNSET
 
 
 class Stale(Message, kw_only=True):

@@ -22,7 +22,8 @@ from limpet.runtime.served_images import Origin
 FUTURE_NS = 250_000_000
 """How far ahead of the server's clock a capture time may lie before it must be a mistake."""
 
-Compute = Callable[[Tensors], Tensors]
+Compute = Callable[[Tensors], tuple[Tensors, str]]
+"""Outputs of a request's inputs, and why a model that finds grasps found none."""
 
 
 class InferenceRequests:
@@ -102,8 +103,11 @@ class InferenceRequests:
     @staticmethod
     def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute:
         """What computes the outputs of a request."""
+        if model.grasps is not None:
+            return model.grasps.infer
         if model.images is None:
-            return model.infer
+            return lambda inputs: (model.infer(inputs), "")
+        images = model.images
         assert request.capture_time_ns is not None
         origin = Origin(
             client=identity,
@@ -111,7 +115,7 @@ class InferenceRequests:
             captured_ns=request.capture_time_ns,
             channel_order="rgb" if request.channel_order is UNSET else request.channel_order,
         )
-        return functools.partial(model.images.infer, origin=origin)
+        return lambda inputs: (images.infer(inputs, origin), "")
 
     def _run(
         self,
@@ -126,7 +130,7 @@ class InferenceRequests:
             started_ns = time.monotonic_ns()
             if (stale := self._stale(request, "queue")) is not None:
                 return self._drop_stale(stale, respond)
-            outputs = compute(inputs)
+            outputs, nothing = compute(inputs)
             finished_ns = time.monotonic_ns()
             if (stale := self._stale(request, "reply")) is not None:
                 return self._drop_stale(stale, respond)
@@ -140,10 +144,13 @@ class InferenceRequests:
                     inference_ns=finished_ns - started_ns,
                     total_ns=finished_ns - arrived_ns,
                     valid_until_ns=_valid_until_ns(model, request),
+                    nothing=nothing or UNSET,
                 ),
                 outputs,
             )
             self._metrics.record(model.name, finished_ns - arrived_ns)
+            if nothing:
+                self._metrics.count(f"nothing.{nothing}")
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)

@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
@@ -59,7 +60,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         seed: Seed of all randomness.
         data: Files it was trained on: name, SHA-256, rows used.
         preprocessing: Channels, rate and chain of a model that scores streams, or what becomes of
-            a camera's images.
+            a camera's images or of depth.
         calibration: Thresholds of a model that scores.
         metrics: Measured figures; the name says on what.
         warnings: What was odd about data or calibration.
@@ -75,7 +76,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     config: dict[str, Any] = {}
     seed: int = 0
     data: list[DataDigest] = []
-    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
     calibration: Calibration | None = None
     metrics: dict[str, float] = {}
     warnings: list[str] = []
@@ -125,7 +126,7 @@ class RunFolder:
         except OSError as error:
             raise DataError(
                 f"{self.path} is not a RUN: cannot read {RECORD} ({error.strerror})",
-                "make one with: limpet train {anomaly,navigation} --data PATH --out RUN",
+                "make one with: limpet train {anomaly,grasp,navigation} --data PATH --out RUN",
             ) from error
         try:
             version = msgspec.json.decode(raw, type=_Probe).schema_version
