@@ -67,9 +67,7 @@ def places(like: Tensor, views: int) -> Tensor:
     return order.expand(b, views, each).reshape(b, n)
 
 
-def choose_group(
-    seeds: Tensor, points: Tensor, views: int, size: int, handicap_m: float
-) -> Tensor:
+def choose_group(seeds: Tensor, points: Tensor, views: int, size: int, handicap_m: float) -> Tensor:
     """The candidates, of all views, around each seed.
 
     Args:

@@ -138,10 +138,8 @@ class GraspEncoder(nn.Module):
     def approaches(self, known: Candidates, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Groups around seeds (b, s, k), seeds' features (b, s, c), view scores (b, s, 300)."""
         seeds = take(known.points, chosen)
-        group = choose_group(
-            seeds, known.points, known.views, self.config.group, TOKEN_HANDICAP_M
-        )
-        own, scores = self.approach(known.features, known.points, chosen, group)
+        group = choose_group(seeds, known.points, known.views, self.config.group, TOKEN_HANDICAP_M)
+        own, scores = self.approach(known.features, known.points, chosen, group, known.views)
         return group, own, scores
 
     def grade(

@@ -21,17 +21,22 @@ from limpet.contracts.grasp_frames import (
 from limpet.training.grasp.backbone import MIDDLE_M, Neighbourhood
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.cylinder import (
+    GRID_HANDICAP_M,
+    GRID_POINTS,
     CylinderJudge,
     PooledJudge,
     Surroundings,
+    choose_group,
     places,
     turned,
 )
 from limpet.training.grasp.fusion import RADIUS_M, AlternatingAttention, CylindricalEmbedding
-from limpet.training.grasp.grouping import take
+from limpet.training.grasp.grouping import single_precision, take
 
 TAKEN = 1e4
 """Taken off the scores of directions near one that is chosen; no score comes close to it."""
+BLOCKS, BLOCK_M = 7, 0.015
+"""Blocks along each axis around a seed, and their size."""
 WIDTH_UNIT_M = 0.1
 """Unit of predicted widths: the widest opening."""
 
@@ -67,6 +72,33 @@ class CandidateHead(nn.Module):
         return out[..., :2], out[..., 2]
 
 
+class Blocks(nn.Module):
+    """How much surface is where around a seed, in blocks along the camera's axes.
+
+    Approach directions are scored in the camera's frame. What blocks the way to a seed can be read
+    off these, where features of points would have to learn it. Nothing in it is learnt.
+    """
+
+    centres: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        centres = (torch.arange(BLOCKS) - (BLOCKS - 1) / 2) * BLOCK_M
+        self.register_buffer("centres", centres, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, seeds: Tensor, points: Tensor, views: int) -> Tensor:
+        """(b, s, 3), (b, n, 3) → (b, s, 343)"""
+        group = choose_group(seeds, points, views, GRID_POINTS, GRID_HANDICAP_M)
+        offsets = take(points, group) - seeds[:, :, None]  # (b, s, k, 3)
+        inside = (1.0 - (offsets[..., None] - self.centres).abs() / BLOCK_M).relu()
+        x, y, z = inside.unbind(-2)  # (b, s, k, 7)
+        level = (x[..., :, None] * y[..., None, :]).flatten(-2)
+        with single_precision(points):
+            amount = level.transpose(-1, -2) @ z
+        return (amount / (0.5 + amount)).flatten(-2)
+
+
 class ApproachHead(nn.Module):
     """Scores of the 300 approach directions of each seed."""
 
@@ -78,6 +110,10 @@ class ApproachHead(nn.Module):
         c = config.channels
         self.approaches = config.approaches
         self.around = Neighbourhood(c, c, MIDDLE_M)
+        self.blocks = Blocks()
+        self.seen = nn.Sequential(
+            nn.LayerNorm(BLOCKS**3), nn.Linear(BLOCKS**3, c), nn.ReLU(), nn.Linear(c, c)
+        )
         self.layers = nn.Sequential(
             nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.ReLU(), nn.Linear(2 * c, VIEWS)
         )
@@ -88,7 +124,7 @@ class ApproachHead(nn.Module):
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32), persistent=False)
 
     def forward(
-        self, features: Tensor, points: Tensor, chosen: Tensor, group: Tensor
+        self, features: Tensor, points: Tensor, chosen: Tensor, group: Tensor, views: int
     ) -> tuple[Tensor, Tensor]:
         """Scores directions.
 
@@ -97,12 +133,14 @@ class ApproachHead(nn.Module):
             points: (b, n, 3)
             chosen: Indices of the seeds. (b, s)
             group: Indices of their neighbours. (b, s, k)
+            views: Of which n / views candidates each are given.
 
         Returns:
             Features of the seeds (b, s, c) and scores (b, s, 300)
         """
         seeds = take(points, chosen)
         own = take(features, chosen) + self.around(features, points, seeds, group)
+        own = own + self.seen(self.blocks(seeds, points, views))
         return own, self.layers(own)
 
     def best(self, scores: Tensor) -> Tensor:
