@@ -10,9 +10,9 @@ from torch import Tensor
 
 from limpet.contracts.grasp_frames import ANGLES, approach_directions, rotation_of
 from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.cylinder import TOKEN_HANDICAP_M, choose_group
 from limpet.training.grasp.encoder import GraspEncoder
 from limpet.training.grasp.fusion import SimilarityAlignment
-from limpet.training.grasp.cylinder import TOKEN_HANDICAP_M, choose_group
 from limpet.training.grasp.heads import choose_seeds
 
 CONFIG = GraspConfig()
