@@ -137,13 +137,14 @@ def test_turning_the_gripper_by_one_step_turns_what_the_grid_says_by_one() -> No
     encoder.grasp.cylinder.layers[-1].weight.zero_()
     known = encoder.describe(scene(1)[None])
     chosen = torch.arange(0, 1000, 4)[None, :8]
-    group, own, _ = encoder.approaches(known, chosen)
+    centres = known.points[:, chosen[0]]
+    group, own, _ = encoder.approaches(known, chosen, centres)
     approach = approach_directions()[40]
     frames = torch.from_numpy(
         rotation_of(approach, np.pi / ANGLES * np.arange(2)).astype(np.float32)
     )
     frames = frames.expand(1, 8, 2, 3, 3)
-    score, width = encoder.grade(known, known.points[:, chosen[0]], group, own, frames)
+    score, width = encoder.grade(known, centres, group, own, frames)
     for grid in (score, width):
         torch.testing.assert_close(grid[:, :, 0, 1:], grid[:, :, 1, :-1], atol=1e-4, rtol=1e-3)
 

@@ -135,11 +135,24 @@ class GraspEncoder(nn.Module):
             scene=functional.normalize(scene, dim=-1),
         )
 
-    def approaches(self, known: Candidates, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Groups around seeds (b, s, k), seeds' features (b, s, c), view scores (b, s, 300)."""
+    def approaches(
+        self, known: Candidates, chosen: Tensor, centres: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores directions.
+
+        Args:
+            known: The candidates.
+            chosen: Indices of the seeds. (b, s)
+            centres: Where their grasps are, at or near the seeds. (b, s, 3)
+
+        Returns:
+            Groups around seeds (b, s, k), seeds' features (b, s, c), view scores (b, s, 300)
+        """
         seeds = take(known.points, chosen)
         group = choose_group(seeds, known.points, known.views, self.config.group, TOKEN_HANDICAP_M)
-        own, scores = self.approach(known.features, known.points, chosen, group, known.views)
+        own, scores = self.approach(
+            known.features, known.points, chosen, centres, group, known.views
+        )
         return group, own, scores
 
     def grade(
@@ -166,11 +179,12 @@ class GraspEncoder(nn.Module):
         known = self.describe(points)
         objectness = known.logits.softmax(-1)[..., 1]
         chosen = choose_seeds(objectness, known.graspness, known.views, self.config)
-        group, own, view_scores = self.approaches(known, chosen)
+        seeds = take(known.points, chosen)
+        group, own, view_scores = self.approaches(known, chosen, seeds)
         views = self.approach.best(view_scores)
         flat, sizes = views.reshape(-1), views.shape
         frames = self.approach.frames.index_select(0, flat).reshape(*sizes, 3, 3)
-        score, width = self.grade(known, take(known.points, chosen), group, own, frames)
+        score, width = self.grade(known, seeds, group, own, frames)
         return Found(known, objectness, chosen, views, score, width)
 
     def forward(self, points: Tensor) -> tuple[Tensor, ...]:

@@ -124,7 +124,13 @@ class ApproachHead(nn.Module):
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32), persistent=False)
 
     def forward(
-        self, features: Tensor, points: Tensor, chosen: Tensor, group: Tensor, views: int
+        self,
+        features: Tensor,
+        points: Tensor,
+        chosen: Tensor,
+        centres: Tensor,
+        group: Tensor,
+        views: int,
     ) -> tuple[Tensor, Tensor]:
         """Scores directions.
 
@@ -132,6 +138,7 @@ class ApproachHead(nn.Module):
             features: (b, n, c)
             points: (b, n, 3)
             chosen: Indices of the seeds. (b, s)
+            centres: Where their grasps are. (b, s, 3)
             group: Indices of their neighbours. (b, s, k)
             views: Of which n / views candidates each are given.
 
@@ -140,7 +147,7 @@ class ApproachHead(nn.Module):
         """
         seeds = take(points, chosen)
         own = take(features, chosen) + self.around(features, points, seeds, group)
-        own = own + self.seen(self.blocks(seeds, points, views))
+        own = own + self.seen(self.blocks(centres, points, views))
         return own, self.layers(own)
 
     def best(self, scores: Tensor) -> Tensor:
