@@ -1,15 +1,22 @@
-"""Grasping: table-top clutter, what a depth camera sees of it, and which grasps hold.
+"""Grasp encoders: one or two depth images → 6-DoF grasps, and embeddings of scene and seeds.
 
-shapes        solids: signed distance, and convex pieces for physics
-everyday, tools  families of objects, drawn from a random generator
-meshes        a union of solids as one closed mesh; its mass
-objects       the catalogue, split into train, similar and novel
-physics, settle  objects and a table in MuJoCo; clutter at rest
-rendering, sensor  depth and labels by ray casting; a stereo camera's noise
-gripper       the evaluator's gripper, and what is in its way
-labels        force closure and self-collision of all candidates of an object
-scene_collisions  the same candidates against the rest of a scene
-layout        GraspNet-1Billion's files
-generate      all of it into a data set (`python -m limpet.training.grasp.generate`)
-lift          close, lift 20 cm, shake: whether a grasp holds in MuJoCo
+graspnet       GraspNet-1Billion's folder layout; `label_cache` maps its labels into memory
+matching       points of a view and the labels of the objects they lie on; `surfaces` measures
+samples        two views prepared as the robot prepares them, kept in files
+targets        what a scene's labels say of seeds, in a frame that may be turned
+augmentations  what a training step changes of a sample
+config         what can be chosen
+grouping       neighbours and surface forms as plain operations
+attention      self-attention, the same
+backbone       a cloud → features of its candidates
+fusion         SimAli, CylReg, AltAtt
+cylinder       where points lie about an approach, for every angle alike
+heads          objectness and graspness, approach directions, scores and widths
+encoder        all of it as one graph
+contrast       L_con and L_dis
+objective      supervision and contrast of a step's scenes
+validation     quick figures by the labels alone
+train          from a data set to a RUN
+scenes         table-top clutter, its labels, and whether a grasp lifts
+judging        average precision, controls, and `limpet evaluate grasp`
 """

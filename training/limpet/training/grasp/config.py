@@ -45,11 +45,11 @@ class GraspConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Size of an embedding, of the scene and of each seed."""
     seeds: Count = 256
     """Points that get grasps."""
-    approaches: Annotated[int, msgspec.Meta(ge=1, le=8)] = 3
+    approaches: Annotated[int, msgspec.Meta(ge=1, le=8)] = 4
     """Approach directions that each seed is graded for."""
     approach_spacing_deg: NotNegative = 25.0
     """Least angle between two approach directions of one seed."""
-    seed_spread: NotNegative = 0.3
+    seed_spread: NotNegative = 0.5
     """How much graspness a seed may lack against one that is nearer to seeds already taken: weight
     of the place in the farthest-point order. 0 takes the highest graspness alone."""
     group: Count = 32

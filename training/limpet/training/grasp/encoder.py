@@ -23,6 +23,7 @@ from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError
 from limpet.training.grasp.backbone import Backbone
 from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.cylinder import TOKEN_HANDICAP_M, Surroundings, choose_group
 from limpet.training.grasp.fusion import SimilarityAlignment
 from limpet.training.grasp.grouping import QUADRATIC, take
 from limpet.training.grasp.heads import (
@@ -30,7 +31,6 @@ from limpet.training.grasp.heads import (
     ApproachHead,
     CandidateHead,
     GraspHead,
-    choose_groups,
     choose_seeds,
 )
 from limpet.training.run import WEIGHTS, RunFolder, RunRecord
@@ -135,11 +135,24 @@ class GraspEncoder(nn.Module):
             scene=functional.normalize(scene, dim=-1),
         )
 
-    def approaches(self, known: Candidates, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Groups around seeds (b, s, k), seeds' features (b, s, c), view scores (b, s, 300)."""
+    def approaches(
+        self, known: Candidates, chosen: Tensor, centres: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores directions.
+
+        Args:
+            known: The candidates.
+            chosen: Indices of the seeds. (b, s)
+            centres: Where their grasps are, at or near the seeds. (b, s, 3)
+
+        Returns:
+            Groups around seeds (b, s, k), seeds' features (b, s, c), view scores (b, s, 300)
+        """
         seeds = take(known.points, chosen)
-        group = choose_groups(seeds, known.points, known.views, self.config.group)
-        own, scores = self.approach(known.features, known.points, chosen, group)
+        group = choose_group(seeds, known.points, known.views, self.config.group, TOKEN_HANDICAP_M)
+        own, scores = self.approach(
+            known.features, known.points, chosen, centres, group, known.views
+        )
         return group, own, scores
 
     def grade(
@@ -157,9 +170,8 @@ class GraspEncoder(nn.Module):
         Returns:
             Scores, and widths in units of 10 cm. (b, s, t, a, d) twice
         """
-        scores, widths = self.grasp(
-            known.features, known.points, known.forms, own, centres, group, frames
-        )
+        around = Surroundings(known.views, known.points, known.features, known.forms)
+        scores, widths = self.grasp(around, own, centres, group, frames)
         return scores, widths
 
     def find(self, points: Tensor) -> Found:
@@ -167,11 +179,12 @@ class GraspEncoder(nn.Module):
         known = self.describe(points)
         objectness = known.logits.softmax(-1)[..., 1]
         chosen = choose_seeds(objectness, known.graspness, known.views, self.config)
-        group, own, view_scores = self.approaches(known, chosen)
+        seeds = take(known.points, chosen)
+        group, own, view_scores = self.approaches(known, chosen, seeds)
         views = self.approach.best(view_scores)
         flat, sizes = views.reshape(-1), views.shape
         frames = self.approach.frames.index_select(0, flat).reshape(*sizes, 3, 3)
-        score, width = self.grade(known, take(known.points, chosen), group, own, frames)
+        score, width = self.grade(known, seeds, group, own, frames)
         return Found(known, objectness, chosen, views, score, width)
 
     def forward(self, points: Tensor) -> tuple[Tensor, ...]:

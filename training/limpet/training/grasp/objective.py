@@ -92,14 +92,14 @@ class Objective:
         chosen = self._choose(known, owner, graspness, rng)
         s_owner, s_point = owner[chosen], grasp_point[chosen]
         index = torch.from_numpy(chosen).to(device)[None]
-        group, own, view_scores = encoder.approaches(known, index)
+        centres = self._centres(seen, labels, chosen, owner, grasp_point).to(device)[None]
+        group, own, view_scores = encoder.approaches(known, index, centres)
         sources = labels.sources(seen.rotations)
         wanted = labels.view_scores(s_owner, s_point, sources)
         views = self._choose_views(encoder, view_scores, wanted, rng)
         graded = labels.grade(s_owner, s_point, views, sources, seen.rotations)
         frames = torch.from_numpy(graded.frames).to(device)[None]
-        centres = self._centres(seen, labels, chosen, owner, grasp_point)
-        score, width = encoder.grade(known, centres.to(device)[None], group, own, frames)
+        score, width = encoder.grade(known, centres, group, own, frames)
         with torch.autocast(device.type, enabled=False):
             on_object = torch.from_numpy(s_owner != NO_OBJECT).to(device)
             goal = torch.from_numpy(wanted).to(device)
