@@ -15,7 +15,7 @@ from limpet.contracts.golden import check_golden
 from limpet.contracts.grasp_agreement import disagreement, seed_cosine
 from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.grasps import GraspDecoding
-from limpet.export.grasp import open_grasp_run, read_clouds
+from limpet.export.grasp import MOST_LOST, open_grasp_run, read_clouds
 from limpet.export.models import open_model
 from limpet.export.package import export_run
 from limpet.export.runs import torch_run
@@ -84,7 +84,7 @@ def test_the_graph_computes_what_pytorch_does_for_one_view_and_two(
     found = open_engine(bundle).run({"points": points})
     decoding = bundle.manifest.decoding
     assert isinstance(decoding, GraspDecoding)
-    assert max(disagreement(wanted, found, decoding).values()) < 1e-3
+    assert max(disagreement(wanted, found, decoding).values()) <= MOST_LOST
     assert seed_cosine(wanted, found, decoding) > 0.999
     assert found["embedding"] @ wanted["embedding"] > 0.999
 

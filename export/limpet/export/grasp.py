@@ -31,8 +31,8 @@ from limpet.training.run import SAMPLE, RunRecord
 EMBEDDING_COSINE, SEED_COSINE = 0.999, 0.999
 """Smallest cosine of the scene's embedding, and smallest mean of the seeds', with PyTorch's: where
 neighbours are nearly as far, rounding chooses others, which moved one to 0.9998."""
-MOST_LOST = 0.04
-"""Largest share of the best 50 grasps that another device may not find: two of them."""
+MOST_LOST = 0.06
+"""Largest share of the best 50 grasps that another device may not find: three of them."""
 SCORE_TOLERANCE = 0.005
 """Largest mean difference of the scores of those that it does, of 1."""
 STRAYS = 0.02
