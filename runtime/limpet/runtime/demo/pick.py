@@ -112,8 +112,7 @@ def ask_steadily(
         if requests == 1:
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-        while not stopped.is_set and time.monotonic() - began_s < EVERY_S:
-            time.sleep(0.02)
+        _sleep(stopped, began_s + EVERY_S)
     latency_ms = 1e3 * np.array(latencies_s)
     rows = np.zeros((0, COLUMNS), np.float32) if found is None else found.rows
     return (
@@ -133,6 +132,11 @@ def ask_steadily(
         ),
         rows,
     )
+
+
+def _sleep(stopped: Stopped, until_s: float) -> None:
+    while not stopped.is_set and time.monotonic() < until_s:
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":
