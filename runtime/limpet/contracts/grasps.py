@@ -156,7 +156,8 @@ def suppress(
         kept.append(index)
         offset = place - place[index]
         near = np.einsum("gk,gk->g", offset, offset) < translation_m**2
-        left[near & (rotation @ rotation[index] > least_trace)] = False
+        trace = np.einsum("gk,k->g", rotation, rotation[index])
+        left[near & (trace > least_trace)] = False
     return order[kept]
 
 

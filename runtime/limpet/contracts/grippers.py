@@ -21,6 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.products import product
+
 Float32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.intp]
@@ -226,12 +228,15 @@ def _seen_from(
     middles = (low + high) / 2  # (groups, 3)
     radii = reach + np.linalg.norm(high - low, axis=1) / 2
     squares = np.einsum("nk,nk->n", observed, observed)
-    to_all = squares - 2 * middles @ observed.T + np.einsum("gk,gk->g", middles, middles)[:, None]
+    to_all = product(-2 * middles, observed.T)  # (groups, n)
+    to_all += squares
+    to_all += np.einsum("gk,gk->g", middles, middles)[:, None]
     is_near = to_all < radii[:, None] ** 2
     for centre, close, first, last in zip(middles, is_near, bounds[:-1], bounds[1:], strict=True):
         which = order[first:last]
         near = observed[np.flatnonzero(close)] - centre
         axes = turned[which]  # (k, 3, 3)
         own = np.einsum("kij,kj->ki", axes, place[which] - centre)
-        seen = (axes.reshape(-1, 3) @ near.T).reshape(len(which), 3, -1) - own[..., None]
+        seen = product(axes.reshape(-1, 3), near.T).reshape(len(which), 3, -1)
+        seen -= own[..., None]
         yield which, (seen[:, 0], seen[:, 1], seen[:, 2])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from limpet.contracts.planes import Plane, find_plane, thin
 from limpet.contracts.point_sampling import dilate
+from limpet.contracts.products import product
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -75,7 +76,7 @@ class Workspace:
 
     def across(self, points: Float32) -> Float32:
         """Coordinates on the table, metres. (n, 3) → (n, 2)"""
-        across: Float32 = points @ self._axes.T
+        across: Float32 = product(points, self._axes.T)
         return across
 
     def heights(self, points: Float32) -> Float32:
@@ -88,7 +89,7 @@ class Workspace:
         heights = self.table.heights(points)
         if self._bend is not None:
             low = np.flatnonzero(np.abs(heights) < 4 * _BEND_M)
-            bend = _terms(self.across(points[low])) @ self._bend
+            bend = product(_terms(self.across(points[low])), self._bend[:, None])[:, 0]
             heights[low] -= np.clip(bend, -_BEND_M, _BEND_M)
         return heights
 
@@ -140,7 +141,8 @@ def _find_table(points: Float32) -> Plane | None:
     plane = find_plane(_middle(points), within_m=WITHIN_M, least_share=LEAST_SHARE)
     if plane is None:
         return None
-    on = points[np.abs(plane.heights(points)) <= WITHIN_M] @ plane.axes().T.astype(np.float32)
+    on = points[np.abs(plane.heights(points)) <= WITHIN_M]
+    on = product(on, plane.axes().T.astype(np.float32))
     cells = np.unique(np.floor(on / CELL_M).astype(np.int64), axis=0)
     return plane if len(cells) * CELL_M**2 >= LEAST_AREA_M2 else None
 
@@ -158,7 +160,11 @@ def _terms(across: Float32) -> Float32:
 def _fit_bend(across: Float32, heights: Float32) -> Float32:
     """Coefficients of the smooth surface that a flat table is shown as. (6,)"""
     terms = _terms(across).astype(np.float64)
-    fit, *_ = np.linalg.lstsq(terms, heights.astype(np.float64), rcond=None)
+    # With columns of one size the normal equations are good enough, and need no other threads.
+    scale = np.sqrt((terms * terms).mean(0)) + 1e-12
+    terms /= scale
+    square = terms.T @ terms + 1e-9 * len(terms) * np.eye(terms.shape[1])
+    fit: Float64 = np.linalg.solve(square, terms.T @ heights.astype(np.float64)) / scale
     return fit.astype(np.float32)
 
 
@@ -166,7 +172,7 @@ def _outline(across: Float32) -> tuple[Float32, Float32]:
     """A convex outline: directions and how far points reach in each. (2, d), (d,)"""
     angle = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
     directions = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
-    reach = np.quantile(across @ directions, 1 - _STRAY, axis=0).astype(np.float32)
+    reach = np.quantile(product(across, directions), 1 - _STRAY, axis=0).astype(np.float32)
     return directions, reach
 
 
