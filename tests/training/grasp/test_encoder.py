@@ -10,9 +10,10 @@ from torch import Tensor
 
 from limpet.contracts.grasp_frames import ANGLES, approach_directions, rotation_of
 from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.cylinder import TOKEN_HANDICAP_M, choose_group
 from limpet.training.grasp.encoder import GraspEncoder
 from limpet.training.grasp.fusion import SimilarityAlignment
-from limpet.training.grasp.heads import choose_groups, choose_seeds
+from limpet.training.grasp.heads import choose_seeds
 
 CONFIG = GraspConfig()
 M = CONFIG.cloud.candidates
@@ -128,12 +129,12 @@ def test_sim_ali_averages_what_is_alike_in_place_and_features_and_nothing_else()
 
 
 @torch.no_grad()
-def test_turning_the_gripper_by_one_step_turns_scores_by_one_without_cylinder_and_attention() -> (
-    None
-):
-    config = msgspec.structs.replace(CONFIG, cyl_reg=False, alt_att=False)
-    encoder = GraspEncoder(config).eval()
-    encoder.grasp.offsets.weight.zero_()  # the other part that knows the frame's own zero
+def test_turning_the_gripper_by_one_step_turns_what_the_grid_says_by_one() -> None:
+    encoder = GraspEncoder(msgspec.structs.replace(CONFIG, alt_att=False)).eval()
+    # Tokens know where the frame's own zero is.
+    encoder.grasp.offsets.weight.zero_()
+    assert encoder.grasp.cylinder is not None
+    encoder.grasp.cylinder.layers[-1].weight.zero_()
     known = encoder.describe(scene(1)[None])
     chosen = torch.arange(0, 1000, 4)[None, :8]
     group, own, _ = encoder.approaches(known, chosen)
@@ -172,7 +173,7 @@ def test_of_equal_graspness_the_candidates_first_in_their_order_become_seeds() -
 
 def test_groups_hold_near_points_of_both_views() -> None:
     points = scene(2)[:, :M].reshape(1, 2 * M, 3)
-    group = choose_groups(points[:, :4], points, 2, 32)
+    group = choose_group(points[:, :4], points, 2, 32, TOKEN_HANDICAP_M)
     distance = (points[0, group[0]] - points[0, :4, None]).norm(dim=-1)
     assert distance.max() < 0.06
     assert (group < M).any()

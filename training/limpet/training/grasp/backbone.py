@@ -67,7 +67,6 @@ class Backbone(nn.Module):
         self.place = nn.Linear(3, channels)
         self.coarse = nn.Sequential(Attention(channels, 4), Mix(channels))
         self.up_sparse = Joined(channels, channels, channels)
-        self.up_mix = Mix(channels)
         self.up = Joined(channels, narrow, channels)
         self.last = Neighbourhood(channels, channels, MIDDLE_M)
         self.last_mix = Mix(channels)
@@ -106,7 +105,6 @@ class Backbone(nn.Module):
         f_coarse = self.coarse(f_coarse)
 
         f_sparse = self.up_sparse(f_coarse, coarse, f_sparse, sparse)
-        f_sparse = self.up_mix(f_sparse)
         f_fine = self.up(f_sparse, sparse, f_fine, fine)
         f_fine = self.last_mix(f_fine + self.last(f_fine, fine, fine, around))
         return Features(points[:, :m], self.norm(f_fine), forms, f_coarse)
@@ -146,9 +144,9 @@ class Mix(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(
             nn.LayerNorm(channels),
-            nn.Linear(channels, 2 * channels),
+            nn.Linear(channels, channels),
             nn.ReLU(),
-            nn.Linear(2 * channels, channels),
+            nn.Linear(channels, channels),
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError
 from limpet.training.grasp.backbone import Backbone
 from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.cylinder import TOKEN_HANDICAP_M, Surroundings, choose_group
 from limpet.training.grasp.fusion import SimilarityAlignment
 from limpet.training.grasp.grouping import QUADRATIC, take
 from limpet.training.grasp.heads import (
@@ -30,7 +31,6 @@ from limpet.training.grasp.heads import (
     ApproachHead,
     CandidateHead,
     GraspHead,
-    choose_groups,
     choose_seeds,
 )
 from limpet.training.run import WEIGHTS, RunFolder, RunRecord
@@ -138,8 +138,8 @@ class GraspEncoder(nn.Module):
     def approaches(self, known: Candidates, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Groups around seeds (b, s, k), seeds' features (b, s, c), view scores (b, s, 300)."""
         seeds = take(known.points, chosen)
-        group = choose_groups(seeds, known.points, known.views, self.config.group)
-        own, scores = self.approach(known.features, known.points, chosen, group)
+        group = choose_group(seeds, known.points, known.views, self.config.group, TOKEN_HANDICAP_M)
+        own, scores = self.approach(known.features, known.points, chosen, group, known.views)
         return group, own, scores
 
     def grade(
@@ -157,9 +157,8 @@ class GraspEncoder(nn.Module):
         Returns:
             Scores, and widths in units of 10 cm. (b, s, t, a, d) twice
         """
-        scores, widths = self.grasp(
-            known.features, known.points, known.forms, own, centres, group, frames
-        )
+        around = Surroundings(known.views, known.points, known.features, known.forms)
+        scores, widths = self.grasp(around, own, centres, group, frames)
         return scores, widths
 
     def find(self, points: Tensor) -> Found:

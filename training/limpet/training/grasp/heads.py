@@ -1,7 +1,7 @@
 """Which seeds, from where, and how good each grasp there is.
 
 Dimension legend: b scenes, n candidates of all views, s seeds, t approaches of a seed, k points of
-a group, a angles, c channels, g channels within a group, h channels of the judgement.
+a group, a angles, c channels, g channels within a group.
 
 Approaches, angles and depths are those of `limpet.contracts.grasp_frames`.
 """
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from limpet.contracts.grasp_frames import (
-    ANGLES,
-    ANGLES_RAD,
     DEPTHS,
     VIEWS,
     approach_directions,
@@ -22,14 +20,23 @@ from limpet.contracts.grasp_frames import (
 )
 from limpet.training.grasp.backbone import MIDDLE_M, Neighbourhood
 from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.cylinder import (
+    GRID_HANDICAP_M,
+    GRID_POINTS,
+    CylinderJudge,
+    PooledJudge,
+    Surroundings,
+    choose_group,
+    places,
+    turned,
+)
 from limpet.training.grasp.fusion import RADIUS_M, AlternatingAttention, CylindricalEmbedding
-from limpet.training.grasp.grouping import QUADRATIC, nearest, single_precision, take, turn_forms
+from limpet.training.grasp.grouping import single_precision, take
 
-HANDICAP_M = 0.03
-"""How much nearer to its seed the last candidate of the farthest-point order must be than the first
-to get into the group: groups are dense near the seed and reach far."""
 TAKEN = 1e4
 """Taken off the scores of directions near one that is chosen; no score comes close to it."""
+BLOCKS, BLOCK_M = 7, 0.015
+"""Blocks along each axis around a seed, and their size."""
 WIDTH_UNIT_M = 0.1
 """Unit of predicted widths: the widest opening."""
 
@@ -46,33 +53,8 @@ def choose_seeds(objectness: Tensor, graspness: Tensor, views: int, config: Gras
     Returns:
         Indices. (b, s)
     """
-    value = objectness * graspness.clamp(0.0, 1.0) - config.seed_spread * _places(objectness, views)
+    value = objectness * graspness.clamp(0.0, 1.0) - config.seed_spread * places(objectness, views)
     return torch.topk(value, config.seeds, dim=-1).indices
-
-
-def choose_groups(seeds: Tensor, points: Tensor, views: int, size: int) -> Tensor:
-    """The candidates, of all views, by which each seed's grasps are judged.
-
-    Args:
-        seeds: (b, s, 3)
-        points: (b, n, 3)
-        views: As in `choose_seeds`.
-        size: k
-
-    Returns:
-        Indices. (b, s, k)
-    """
-    handicap = HANDICAP_M * _places(points[..., 0], views)
-    middle = points.mean(1, keepdim=True)  # small numbers: distances are differences of squares
-    return nearest(seeds - middle, points - middle, size, handicap * handicap)
-
-
-def _places(like: Tensor, views: int) -> Tensor:
-    """Place of each candidate in its view's farthest-point order, from 0 to below 1. (b, n)"""
-    b, n = like.shape
-    each = n // views
-    order = torch.arange(each, device=like.device, dtype=like.dtype) / each
-    return order.expand(b, views, each).reshape(b, n)
 
 
 class CandidateHead(nn.Module):
@@ -90,6 +72,33 @@ class CandidateHead(nn.Module):
         return out[..., :2], out[..., 2]
 
 
+class Blocks(nn.Module):
+    """How much surface is where around a seed, in blocks along the camera's axes.
+
+    Approach directions are scored in the camera's frame. What blocks the way to a seed can be read
+    off these, where features of points would have to learn it. Nothing in it is learnt.
+    """
+
+    centres: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        centres = (torch.arange(BLOCKS) - (BLOCKS - 1) / 2) * BLOCK_M
+        self.register_buffer("centres", centres, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, seeds: Tensor, points: Tensor, views: int) -> Tensor:
+        """(b, s, 3), (b, n, 3) → (b, s, 343)"""
+        group = choose_group(seeds, points, views, GRID_POINTS, GRID_HANDICAP_M)
+        offsets = take(points, group) - seeds[:, :, None]  # (b, s, k, 3)
+        inside = (1.0 - (offsets[..., None] - self.centres).abs() / BLOCK_M).relu()
+        x, y, z = inside.unbind(-2)  # (b, s, k, 7)
+        level = (x[..., :, None] * y[..., None, :]).flatten(-2)
+        with single_precision(points):
+            amount = level.transpose(-1, -2) @ z
+        return (amount / (0.5 + amount)).flatten(-2)
+
+
 class ApproachHead(nn.Module):
     """Scores of the 300 approach directions of each seed."""
 
@@ -101,6 +110,10 @@ class ApproachHead(nn.Module):
         c = config.channels
         self.approaches = config.approaches
         self.around = Neighbourhood(c, c, MIDDLE_M)
+        self.blocks = Blocks()
+        self.seen = nn.Sequential(
+            nn.LayerNorm(BLOCKS**3), nn.Linear(BLOCKS**3, c), nn.ReLU(), nn.Linear(c, c)
+        )
         self.layers = nn.Sequential(
             nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.ReLU(), nn.Linear(2 * c, VIEWS)
         )
@@ -111,7 +124,7 @@ class ApproachHead(nn.Module):
             self.register_buffer(name, torch.tensor(array, dtype=torch.float32), persistent=False)
 
     def forward(
-        self, features: Tensor, points: Tensor, chosen: Tensor, group: Tensor
+        self, features: Tensor, points: Tensor, chosen: Tensor, group: Tensor, views: int
     ) -> tuple[Tensor, Tensor]:
         """Scores directions.
 
@@ -120,12 +133,14 @@ class ApproachHead(nn.Module):
             points: (b, n, 3)
             chosen: Indices of the seeds. (b, s)
             group: Indices of their neighbours. (b, s, k)
+            views: Of which n / views candidates each are given.
 
         Returns:
             Features of the seeds (b, s, c) and scores (b, s, 300)
         """
         seeds = take(points, chosen)
         own = take(features, chosen) + self.around(features, points, seeds, group)
+        own = own + self.seen(self.blocks(seeds, points, views))
         return own, self.layers(own)
 
     def best(self, scores: Tensor) -> Tensor:
@@ -142,37 +157,29 @@ class ApproachHead(nn.Module):
 
 
 class GraspHead(nn.Module):
-    """Scores and widths of 12 angles and 4 depths in a frame, from the group around its seed.
+    """Scores and widths of 12 angles and 4 depths in a frame, from the points around it.
 
-    What is learnt is how a grasp at angle 0 goes. For the other angles the group is turned, not the
-    weights: each point's offset and surface form are rotated about the approach, so that angles
-    share all that is learnt, and turning the gripper by one step turns the scores by one.
+    Two things are known of a grasp: what its surroundings are, as tokens that CylReg places and
+    AltAtt lets attend to one another, and where its surroundings lie, as a grid of the cylinder
+    about the approach (`limpet.training.grasp.cylinder`). Without CylReg there is no grid and no
+    token knows its rotation: one vector for each frame has to tell all angles, as in GSNet.
     """
-
-    turns: Tensor
 
     def __init__(self, config: GraspConfig) -> None:
         super().__init__()
         c, g = config.channels, config.group_channels
+        self.group = config.group
         self.features = nn.Linear(c, g)
         self.offsets = nn.Linear(3, g, bias=False)
-        self.cylinder = CylindricalEmbedding(g) if config.cyl_reg else None
         rounds = config.attention_rounds if config.alt_att else 0
         self.attention = AlternatingAttention(g, rounds)
         self.seed = nn.Linear(c, g)
-        self.geometry = nn.Linear(3 + QUADRATIC, 24)
-        self.turned = nn.Linear(24, HIDDEN)
-        self.tokens = nn.Linear(g, HIDDEN)
-        self.context = nn.Linear(g, 64)
-        self.judged = nn.Linear(HIDDEN, 64)
-        self.out = nn.Sequential(nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2 * DEPTHS))
-        self.register_buffer("turns", _turns(), persistent=False)
+        self.cylinder = CylindricalEmbedding(g) if config.cyl_reg else None
+        self.judge = CylinderJudge(g) if config.cyl_reg else PooledJudge(g)
 
     def forward(
         self,
-        features: Tensor,
-        points: Tensor,
-        forms: Tensor,
+        known: Surroundings,
         own: Tensor,
         centres: Tensor,
         group: Tensor,
@@ -181,9 +188,7 @@ class GraspHead(nn.Module):
         """Judges grasps.
 
         Args:
-            features: Of the candidates. (b, n, c)
-            points: The same. (b, n, 3)
-            forms: The same. (b, n, 6)
+            known: The candidates.
             own: Features of the seeds. (b, s, c)
             centres: Where the grasps are. (b, s, 3)
             group: Indices of the seeds' neighbours. (b, s, k)
@@ -193,40 +198,15 @@ class GraspHead(nn.Module):
         Returns:
             Scores (b, s, t, a, 4), and widths in units of 10 cm (b, s, t, a, 4)
         """
-        b, s, t = frames.shape[:3]
-        k = group.shape[-1]
-        away = (take(points, group) - centres[:, :, None]) / RADIUS_M  # (b, s, k, 3)
-        with single_precision(points):
-            offsets = away[:, :, None] @ frames  # (b, s, t, k, 3)
-            lie = take(forms, group)[:, :, None] @ turn_forms(frames)  # (b, s, t, k, 6)
-        tokens = take(self.features(features), group)[:, :, None] + self.offsets(offsets)
+        offsets = turned(take(known.points, group) - centres[:, :, None], frames)
+        tokens = take(self.features(known.features), group)[:, :, None]
+        tokens = tokens + self.offsets(offsets / RADIUS_M)
         if self.cylinder is not None:
-            tokens = tokens + self.cylinder(offsets * RADIUS_M)
+            tokens = tokens + self.cylinder(offsets)
         tokens = self.attention(tokens)
-
-        # Every angle's first layer at once: the weights after the turns. (a, 24, 9)
-        first = self.geometry.weight @ self.turns
-        seen = torch.cat([offsets, lie], -1) @ first.reshape(ANGLES * 24, 3 + QUADRATIC).T
-        seen = seen.reshape(b, s, t, k, ANGLES, 24) + self.geometry.bias
-        judged = self.turned(seen.relu()) + self.tokens(tokens)[:, :, :, :, None]
-        most = judged.amax(3).relu()  # (b, s, t, a, h)
-        context = self.context(tokens.amax(3) + self.seed(own)[:, :, None])
-        out = self.out(self.judged(most) + context[:, :, :, None])
+        context = tokens.amax(3) + self.seed(own)[:, :, None]  # (b, s, t, g)
+        if isinstance(self.judge, CylinderJudge):
+            out = self.judge(known, centres, frames, tokens, offsets, context)
+        else:
+            out = self.judge(context)
         return out[..., :DEPTHS], out[..., DEPTHS:]
-
-
-HIDDEN = 48
-
-
-def _turns() -> Tensor:
-    """For each angle, what turns a point's offset and form about the approach. (a, 9, 9)
-
-    The closing direction at angle α is cos α y + sin α z, so offsets o become Rᵀ o.
-    """
-    turns = torch.zeros(ANGLES, 3 + QUADRATIC, 3 + QUADRATIC, dtype=torch.float64)
-    for index, angle in enumerate(ANGLES_RAD):
-        cos, sin = float(np.cos(angle)), float(np.sin(angle))
-        axes = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]], dtype=torch.float64)
-        turns[index, :3, :3] = axes.T
-        turns[index, 3:, 3:] = turn_forms(axes).T
-    return turns.float()
