@@ -1,1 +1,1 @@
-"""Grasp encoders: scenes, labels, network, evaluation."""
+"""Grasping: table-top clutter, what a depth camera sees of it, and which grasps hold."""

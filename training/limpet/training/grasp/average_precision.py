@@ -37,9 +37,10 @@ from scipy.spatial import cKDTree
 
 from limpet.contracts.errors import TensorError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
+from limpet.contracts.grasps import COLUMNS, suppress
+from limpet.contracts.grippers import Gripper
 from limpet.training.grasp.force_closure import FRICTIONS, NONE, lowest_friction
 from limpet.training.grasp.graspnet import Frame, GraspNet
-from limpet.training.grasp.nms import suppress
 from limpet.training.grasp.surfaces import Surface
 
 Float64 = NDArray[np.float64]
@@ -47,15 +48,13 @@ Float64 = NDArray[np.float64]
 RANKS = 50
 """How many of the best grasps of a view count."""
 
-MAX_WIDTH_M = 0.1
-ROW = 17
-"""Columns of a grasp: score, width, height, depth, rotation (9), translation (3), object id."""
+GRIPPER = Gripper()
+"""The evaluator's, whatever the robot's is."""
 
 _PER_OBJECT = 10
 _VOXEL_M = 0.008
 _FILL_M = 0.004
 _AROUND_M = 0.05
-_HEIGHT_M, _BASE_M, _FINGER_M = 0.02, 0.02, 0.01
 _FEWEST_BETWEEN = 10
 
 Outcome = Literal["holds", "slips", "collides", "empty"]
@@ -187,11 +186,11 @@ def judge_grasps(
         TensorError: `rows` is of another shape, or not finite.
     """
     rows = np.array(rows, np.float64)
-    if rows.ndim != 2 or rows.shape[1] != ROW:
-        raise TensorError(f"grasps are {rows.shape}, wanted (g, {ROW})")
+    if rows.ndim != 2 or rows.shape[1] != COLUMNS:
+        raise TensorError(f"grasps are {rows.shape}, wanted (g, {COLUMNS})")
     if not np.isfinite(rows).all():
         raise TensorError("a grasp has a value that is no number")
-    rows[:, 1] = np.clip(rows[:, 1], 0, MAX_WIDTH_M)
+    rows[:, 1] = np.clip(rows[:, 1], 0, GRIPPER.opening_m)
     rows = rows[suppress(rows)]
     points = [
         transform_points(model.points, pose)
@@ -262,12 +261,12 @@ def gripper_points(
     local = (points[None] - rows[:, None, 13:16]) @ rotation  # (g, w, 3), in the gripper's frame
     ahead, aside = local[..., 0], np.abs(local[..., 1])
     half, depth = rows[:, 1, None] / 2, rows[:, 3, None]
-    level = np.abs(local[..., 2]) < _HEIGHT_M / 2
-    reach = level & (ahead > -_BASE_M) & (ahead < depth)
-    finger = reach & (aside > half) & (aside < half + _FINGER_M)
-    behind = (ahead > -(_BASE_M + _FINGER_M)) & (ahead < -_BASE_M)
-    base = level & behind & (aside < half + _FINGER_M)
-    return (finger | base).any(1), (reach & (aside <= half)).sum(1)
+    level = np.abs(local[..., 2]) < GRIPPER.height_m / 2
+    reach = level & (ahead > -GRIPPER.base_m) & (ahead < depth)
+    finger = reach & (aside > half) & (aside < half + GRIPPER.finger_m)
+    behind = (ahead > -(GRIPPER.base_m + GRIPPER.finger_m)) & (ahead < -GRIPPER.base_m)
+    base = level & behind & (aside < half + GRIPPER.finger_m)
+    return np.any(finger | base, axis=1), np.count_nonzero(reach & (aside <= half), axis=1)
 
 
 def _filled(vertices: NDArray[Any], triangles: NDArray[Any]) -> Float64:

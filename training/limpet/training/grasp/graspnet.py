@@ -205,9 +205,6 @@ class GraspNet:
             raise DataError(
                 f"{folder}: depth {name} is {depth.shape}, its label {labels.shape}",
             )
-        camera_poses, camera0_in_table = self._scene_arrays(scene)
-        if view >= len(camera_poses):
-            raise DataError(f"{folder}/camera_poses.npy has no view {view}")
         return Frame(
             scene=scene,
             view=view,
@@ -216,9 +213,21 @@ class GraspNet:
             labels=labels.astype(np.uint8),
             object_ids=tuple(order),
             pose_object_in_camera=meta.poses[[ids.index(one) for one in order]],
-            pose_camera_in_scene=camera_poses[view],
-            pose_camera0_in_table=camera0_in_table,
+            pose_camera_in_scene=self.pose(scene, view),
+            pose_camera0_in_table=self._scene_arrays(scene)[1],
         )
+
+    def pose(self, scene: int, view: int) -> Float64:
+        """Of a view's camera in the frame of the scene's camera 0. (4, 4)
+
+        Raises:
+            DataError: There is no such view.
+        """
+        camera_poses, _ = self._scene_arrays(scene)
+        if view >= len(camera_poses):
+            raise DataError(f"{self._scene(scene)}/camera_poses.npy has no view {view}")
+        pose: Float64 = camera_poses[view]
+        return pose
 
     def _mesh(self, object_id: int) -> tuple[Float64, NDArray[np.int32]]:
         """An object's surface: vertices [m, object frame] (v, 3), triangles (t, 3).

@@ -33,6 +33,7 @@ from limpet.contracts.grasp_frames import (
     rotation_of,
     transform_points,
 )
+from limpet.contracts.grippers import Gripper
 from limpet.training.grasp.graspnet import Frame, GraspNet, unpack
 from limpet.training.grasp.surfaces import Surface
 
@@ -42,7 +43,7 @@ Float64 = NDArray[np.float64]
 NO_OBJECT = -1
 """Object index of a point on the table, or on nothing."""
 
-MAX_WIDTH_M = 0.1
+MAX_WIDTH_M = Gripper().opening_m
 """Widest opening of the gripper: a candidate that needs more is none."""
 
 
