@@ -27,7 +27,9 @@ def _grid(offset: tuple[float, float, float], normal: tuple[float, float, float]
     """Of points that all are at one offset in FRAME. (w, 2, r, x)"""
     n = torch.tensor(normal, dtype=torch.float32) @ FRAME.T
     form = torch.stack([n[0] ** 2, n[1] ** 2, n[2] ** 2, n[0] * n[1], n[0] * n[2], n[1] * n[2]])
-    points = (CENTRE + torch.tensor(offset, dtype=torch.float32) @ FRAME.T).expand(1, GRID_POINTS, 3)
+    points = (CENTRE + torch.tensor(offset, dtype=torch.float32) @ FRAME.T).expand(
+        1, GRID_POINTS, 3
+    )
     known = Surroundings(1, points, points, form.expand(1, GRID_POINTS, 6))
     grid = CylinderJudge(8).grid(known, CENTRE[None, None], FRAME[None, None, None])
     return grid[0, 0, 0].reshape(SECTORS, 2, RADII, CELLS_DEEP)
