@@ -223,8 +223,8 @@ def _seen_from(
     turned = np.swapaxes(rotation, 1, 2).astype(np.float32)  # rows are the gripper's axes
     place = np.asarray(translation_m, np.float32)
     longest = max(gripper.base_m + gripper.finger_m, float(np.max(depth_m))) + room_m
-    high = gripper.height_m / 2 + room_m
-    reach = float(np.sqrt(half_m**2 + longest**2 + high**2))
+    upward = gripper.height_m / 2 + room_m
+    reach = float(np.sqrt(half_m**2 + longest**2 + upward**2))
     cells = np.floor(place / _GROUP_M).astype(np.int64)
     _, group = np.unique(cells, axis=0, return_inverse=True)
     group = group.reshape(-1)
