@@ -33,6 +33,9 @@ MARGIN_M = 0.01
 LEAST_INSIDE = 0.3
 """Part of what stands out that has to be above the table's seen surface, or little is seen of the
 table (a full bin) and that says nothing."""
+NOISE = 2.5
+"""Standard deviations of the table's noise that something has to stand out of it, where that is
+more than it has to anyway."""
 CELL_M = 0.01
 _DIRECTIONS = 32
 _STRAY = 0.004  # part of the table's points that may lie beyond its outline on each side
@@ -69,6 +72,10 @@ class Workspace:
         on = thin(on, _FIT)
         self._bend = _fit_bend(self.across(on), table.heights(on))
         heights = self.heights(voters)
+        # Below the table there is nothing but noise: where that is large, less stands out of it.
+        below = heights[(heights < 0) & (heights > -4 * WITHIN_M)]
+        if len(below):
+            self.lowest_m = max(self.lowest_m, NOISE * float(np.sqrt(np.mean(below**2))))
         outline = _outline(self.across(thin(voters[np.abs(heights) <= WITHIN_M], _FIT)))
         out = voters[(heights > self.lowest_m) & (heights <= self.highest_m)]
         if len(out) and _inside(self.across(out), outline).mean() >= LEAST_INSIDE:
