@@ -33,7 +33,7 @@ MARGIN_M = 0.01
 LEAST_INSIDE = 0.3
 """Part of what stands out that has to be above the table's seen surface, or little is seen of the
 table (a full bin) and that says nothing."""
-NOISE = 2.5
+NOISE = 2.75
 """Standard deviations of the table's noise that something has to stand out of it, where that is
 more than it has to anyway."""
 CELL_M = 0.01
