@@ -7,11 +7,13 @@ Dimension legend: n points, d directions, c cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.errors import ImplausibleError
 from limpet.contracts.planes import Plane, find_plane, thin
 from limpet.contracts.point_sampling import dilate
 from limpet.contracts.products import product
@@ -26,6 +28,11 @@ LEAST_SHARE = 0.15
 """Part of the points in the middle of the view that a table holds, at least."""
 LEAST_AREA_M2 = 0.02
 """Area that is seen of a table, at least: a square of 14 cm."""
+CERTAIN_SHARE = 0.3
+"""The same, where two views' tables are compared."""
+APART_DEG, APART_M = 15.0, 0.06
+"""How far apart they may be: calibrated cameras stay within 1° and 1 cm, a plate on the table
+within a few."""
 MIDDLE = 0.8
 """Part of the points, those nearest to the optical axis, that vote for the table."""
 MARGIN_M = 0.01
@@ -152,6 +159,39 @@ def _find_table(points: Float32) -> Plane | None:
     on = product(on, plane.axes().T.astype(np.float32))
     cells = np.unique(np.floor(on / CELL_M).astype(np.int64), axis=0)
     return plane if len(cells) * CELL_M**2 >= LEAST_AREA_M2 else None
+
+
+def check_views_agree(clouds: Sequence[Float32], pose_aux_in_ref: Float64) -> None:
+    """Refuses a relative pose by which the table of one view is not that of the other.
+
+    Where one of them sees no table that holds much of it, nothing is known.
+
+    Args:
+        clouds: Points of the reference and of the auxiliary view, each in its camera's frame.
+        pose_aux_in_ref: p_ref = pose · p_aux. (4, 4)
+
+    Raises:
+        ImplausibleError: `relative_pose`.
+    """
+    voters = [thin(cloud, _VOTERS, seed=3) for cloud in clouds]
+    tables = [_find_table(some) if len(some) else None for some in voters]
+    reference, auxiliary = tables
+    if reference is None or auxiliary is None:
+        return
+    if min(reference.share, auxiliary.share) < CERTAIN_SHARE:
+        return
+    on = voters[1][np.abs(auxiliary.heights(voters[1])) <= WITHIN_M]
+    middle = pose_aux_in_ref[:3, :3] @ on.mean(0, dtype=np.float64) + pose_aux_in_ref[:3, 3]
+    apart_m = abs(float(reference.heights(middle[None])[0]))
+    cosine = float(reference.normal @ (pose_aux_in_ref[:3, :3] @ auxiliary.normal))
+    tilt_deg = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+    if tilt_deg > APART_DEG or apart_m > APART_M:
+        raise ImplausibleError(
+            "relative_pose",
+            f"pose_aux_in_ref: by it the tables of the two views are {tilt_deg:.0f}° and "
+            f"{100 * apart_m:.0f} cm apart",
+            "p_ref = pose_aux_in_ref · p_aux: is it the inverse, or of other views?",
+        )
 
 
 def _middle(points: Float32) -> Float32:
