@@ -195,3 +195,19 @@ def test_the_foreground_of_a_real_clutter_is_its_objects(data_dir: Path) -> None
     # By eye: the clutter's bounds; right of it are a plate and the robot's stand.
     inside = (u > 260) & (u < 960) & (v > 0) & (v < 660)
     assert inside.mean() > 0.97
+
+
+@pytest.mark.parametrize("noise_m", [0.001, 0.004, 0.006])
+def test_noise_is_no_object_and_hides_none(noise_m: float) -> None:
+    rng = np.random.default_rng(0)
+
+    def noisy(things: list[Ball | Box]) -> np.ndarray:
+        depth = render(things, EYE)
+        shown = depth + rng.normal(0, noise_m, depth.shape).astype(np.float32)
+        return back_project(np.where(depth > 0, shown, 0), INTRINSICS)
+
+    assert prepare([noisy([])], [np.eye(4)], HOW).nothing == "empty_table"
+    found = prepare([noisy([Ball(0, 0, 0.03)])], [np.eye(4)], HOW)
+    assert found.points is not None
+    at = transform_points(found.points[0, : found.foreground[0]].astype(np.float64), EYE)
+    assert (np.hypot(at[:, 0], at[:, 1]) < 0.05).mean() > 0.95

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from limpet.contracts.errors import BundleError, ImplausibleError, TensorError
+from limpet.contracts.grasp_frames import inverse_pose
 from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.grasps import TRANSLATION
 from limpet.contracts.tensors import Tensors
@@ -147,3 +148,21 @@ def test_a_cloud_of_ten_points_is_refused_by_name() -> None:
 def test_other_models_find_no_grasps() -> None:
     with pytest.raises(BundleError, match="takes no depth images"):
         GraspModel(anomaly_manifest(), tiny_grasp)
+
+
+def test_the_inverse_of_the_relative_pose_is_told_by_the_tables() -> None:
+    pose = relative_pose(REFERENCE, AUXILIARY)
+    with pytest.raises(ImplausibleError, match="is it the inverse") as refused:
+        MODEL.infer({**TWO, "pose_aux_in_ref": inverse_pose(pose)})
+    assert refused.value.cause == "relative_pose"
+    # A few millimetres and a degree are what calibrations are off by.
+    off = pose.copy()
+    off[:3, 3] += [0.004, -0.003, 0.005]
+    assert MODEL.infer({**TWO, "pose_aux_in_ref": off}).tensors["counts"][2] == 2
+
+
+def test_without_tables_nothing_is_known_of_the_relative_pose() -> None:
+    ball = [THINGS[0]]
+    depth = [render(ball, pose, table_radius_m=0.0) for pose in (REFERENCE, AUXILIARY)]
+    request = {**TWO, "depth": depth[0], "depth_aux": depth[1]}
+    assert MODEL.infer(request).tensors["counts"][2] == 2

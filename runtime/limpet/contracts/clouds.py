@@ -31,6 +31,7 @@ from limpet.contracts.point_sampling import (
     smallest,
     voxel_means,
 )
+from limpet.contracts.products import along
 from limpet.contracts.workspaces import RingMap, Workspace
 
 Float64 = NDArray[np.float64]
@@ -181,8 +182,8 @@ def check_cloud(cloud: NDArray[np.floating], view: str = "") -> Float32:
         raise ImplausibleError(
             "cloud_small", f"{of}: found {cloud.dtype} {list(cloud.shape)}, wanted floats [n, 3]"
         )
-    points = cloud.astype(np.float32, copy=False)
-    points = points[np.isfinite(points @ np.ones(3, np.float32)) & (points[:, 2] > 0)]
+    points: Float32 = cloud.astype(np.float32, copy=False)
+    points = points[np.isfinite(along(points, np.ones(3))) & (points[:, 2] > 0)]
     if len(points) < FEWEST_POINTS:
         raise ImplausibleError(
             "cloud_small",

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from limpet.contracts.products import along
+
 Float64 = NDArray[np.float64]
 
 VIEWS = 300
@@ -84,8 +86,8 @@ def rotation_of(approach: ArrayLike, angle_rad: ArrayLike) -> Float64:
 def angle_of(rotation: NDArray[Any]) -> Float64:
     """Turn about the approach that a rotation has, -pi to pi. (..., 3, 3) → (...)"""
     level = rotation_of(rotation[..., :, 0], np.zeros(rotation.shape[:-2]))
-    along = np.einsum("...j,...jk->...k", rotation[..., :, 1], level)
-    angle: Float64 = np.arctan2(along[..., 2], along[..., 1])
+    closing = np.einsum("...j,...jk->...k", rotation[..., :, 1], level)
+    angle: Float64 = np.arctan2(closing[..., 2], closing[..., 1])
     return angle
 
 
@@ -112,8 +114,10 @@ def poses_of(rotation: NDArray[Any], translation_m: NDArray[Any]) -> Float64:
 def transform_points(points: NDArray[Any], pose_source_in_target: NDArray[Any]) -> NDArray[Any]:
     """Points of one frame in another, in their own dtype. (..., 3), (4, 4) → (..., 3)"""
     pose = pose_source_in_target.astype(points.dtype)
-    moved: NDArray[Any] = points @ pose[:3, :3].T + pose[:3, 3]
-    return moved
+    flat = points.reshape(-1, 3)
+    moved: NDArray[Any] = np.stack([along(flat, row) for row in pose[:3, :3]], axis=1)
+    moved += pose[:3, 3]
+    return moved.reshape(points.shape)
 
 
 def inverse_pose(pose: NDArray[Any]) -> Float64:

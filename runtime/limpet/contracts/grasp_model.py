@@ -28,6 +28,7 @@ from limpet.contracts.errors import BundleError, TensorError
 from limpet.contracts.grasps import COLUMNS, GraspDecoding, Grasps, decode, no_grasps
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.tensors import Array, Tensors, TensorSpec
+from limpet.contracts.workspaces import check_views_agree
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -196,6 +197,8 @@ class GraspModel:
         else:
             names = [name for name in (DEPTH, DEPTH_AUX) if name in request]
             clouds = self._project(request, names)
+        if len(clouds) > 1:
+            check_views_agree(clouds, poses[1])
         return Views(
             clouds=clouds,
             poses_in_ref=poses,

@@ -44,10 +44,11 @@ class GraspDecoding(
     Attributes:
         gripper: Its sizes.
         hypotheses: How many, the best, are looked at.
-        per_approach: Most of one seed and approach, of its 12 angles and 4 depths.
+        per_approach: Most of one seed and approach: the best of its 12 angles, 30° apart, each with
+            the best of its 4 depths; at most 4.
         width_factor: What a width is multiplied by.
         finger_shift_m: How far a finger may move to a place that is free; 0: not at all.
-        clearance_m: Room beside a finger that is moved.
+        clearance_m: Room around fingers and base: what was seen is thinned to voxels.
         fewest_held: Observed points between the fingers, or the grip is empty.
         nms_translation_m, nms_rotation_rad: Of two grasps nearer than both the better stays.
         rows: Most grasps.
@@ -156,7 +157,8 @@ def suppress(
         kept.append(index)
         offset = place - place[index]
         near = np.einsum("gk,gk->g", offset, offset) < translation_m**2
-        left[near & (rotation @ rotation[index] > least_trace)] = False
+        trace = np.einsum("gk,k->g", rotation, rotation[index])
+        left[near & (trace > least_trace)] = False
     return order[kept]
 
 
@@ -164,16 +166,15 @@ def hypotheses_of(outputs: Tensors, decoding: GraspDecoding) -> Float32:
     """The best hypotheses of a model's outputs as rows, before any of them is checked. (g, 17)"""
     score = np.asarray(outputs[decoding.score], np.float32)
     s, t = score.shape[:2]
-    flat = score.reshape(s * t, -1)
-    count = min(decoding.per_approach, flat.shape[1])
-    best = np.argpartition(-flat, count - 1, axis=1)[:, :count]  # (s t, count)
-    of, grip = np.repeat(np.arange(s * t), count), best.reshape(-1)
-    values = flat[of, grip]
-    order = np.lexsort((grip, of, -values))[: decoding.hypotheses]
-    of, grip = of[order], grip[order]
-    angle, depth = np.divmod(grip, len(DEPTHS_M))
+    score = score.reshape(s * t, len(ANGLES_RAD), len(DEPTHS_M))
+    angles = _best_angles(score.max(2), decoding.per_approach)  # (s t, count)
+    of, angle = np.repeat(np.arange(s * t), angles.shape[1]), angles.reshape(-1)
+    depth = score[of, angle].argmax(1)
+    values = score[of, angle, depth]
+    order = np.lexsort((angle, of, -values))[: decoding.hypotheses]
+    of, angle, depth = of[order], angle[order], depth[order]
     approach = np.asarray(outputs[decoding.approach]).reshape(s * t, 3)[of]
-    width = np.asarray(outputs[decoding.width]).reshape(s * t, -1)[of, grip]
+    width = np.asarray(outputs[decoding.width]).reshape(score.shape)[of, angle, depth]
     return rows_of(
         values[order],
         np.clip(width * decoding.width_factor, 0, decoding.gripper.opening_m),
@@ -182,6 +183,22 @@ def hypotheses_of(outputs: Tensors, decoding: GraspDecoding) -> Float32:
         np.asarray(outputs[decoding.seeds])[of // t],
         decoding.gripper.height_m,
     )
+
+
+def _best_angles(scores: Float32, count: int) -> Ints:
+    """The best turns about each approach, each at least two steps (30°) from those before: nearer
+    ones are the same grasp to whoever suppresses. (s t, A) → (s t, count)
+    """
+    left = scores.copy()
+    each = np.arange(len(left))
+    turns = left.shape[1]
+    chosen = []
+    for _ in range(min(count, turns // 3)):
+        best = left.argmax(1)
+        chosen.append(best)
+        for near in (-1, 0, 1):
+            left[each, (best + near) % turns] = -np.inf
+    return np.stack(chosen, axis=1)
 
 
 def fit_rows(rows: Float32, observed: Float32, decoding: GraspDecoding) -> Float32:
@@ -213,6 +230,7 @@ def fit_rows(rows: Float32, observed: Float32, decoding: GraspDecoding) -> Float
         rows[:, WIDTH],
         observed,
         decoding.gripper,
+        decoding.clearance_m,
     )
     return rows[~fit.collides & (fit.held >= decoding.fewest_held)]
 

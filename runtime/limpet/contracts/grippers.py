@@ -21,6 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.products import product
+
 Float32 = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.intp]
@@ -67,6 +69,7 @@ def fit_of(
     width_m: NDArray[Any],
     observed: Float32,
     gripper: Gripper,
+    clearance_m: float = 0.0,
 ) -> Fit:
     """How grippers as they stand fit around observed points.
 
@@ -77,19 +80,24 @@ def fit_of(
         width_m: Openings. (g,)
         observed: Points that nothing may touch. (n, 3)
         gripper: Its sizes.
+        clearance_m: How near to fingers and base a point may not be. Points that stand for a voxel
+            are up to half of its side from those that it holds.
     """
     collides, held = np.zeros(len(depth_m), bool), np.zeros(len(depth_m), np.intp)
     half = np.asarray(width_m, np.float32) / 2
     depth = np.asarray(depth_m, np.float32)
-    for which, (x, y, z) in _seen_from(rotation, translation_m, observed, gripper, depth_m):
-        reach = np.abs(y)
-        near = (np.abs(z) < gripper.height_m / 2) & (x < depth[which, None])
-        near &= (x > -gripper.base_m - gripper.finger_m) & (
-            reach < half[which, None] + gripper.finger_m
-        )
-        solid = (reach > half[which, None]) | (x <= -gripper.base_m)
+    base, room = -gripper.base_m, clearance_m
+    edge = gripper.opening_m / 2 + gripper.finger_m + room
+    seen = _seen_from(rotation, translation_m, observed, gripper, depth_m, edge, room)
+    for which, (x, y, z) in seen:
+        reach, tip, inner = np.abs(y), depth[which, None], half[which, None]
+        high = np.abs(z)
+        near = (high < gripper.height_m / 2 + room) & (x < tip + room)
+        near &= (x > base - gripper.finger_m - room) & (reach < inner + gripper.finger_m + room)
+        solid = (reach > inner - room) | (x <= base + room)
         collides[which] = (near & solid).any(1)
-        held[which] = (near & ~solid).sum(1)
+        between = (high < gripper.height_m / 2) & (x > base) & (x < tip) & (reach <= inner)
+        held[which] = between.sum(1)
     return Fit(collides, held)
 
 
@@ -134,7 +142,7 @@ def place_fingers(
         observed: Points that nothing may touch. (n, 3)
         gripper: Its sizes.
         farthest_m: How far a finger may move.
-        clearance_m: Room on both sides of a finger, along the closing direction.
+        clearance_m: Room around fingers and base.
     """
     count = len(depth_m)
     edge = round((gripper.opening_m / 2 + gripper.finger_m + clearance_m + farthest_m) / BIN_M)
@@ -142,16 +150,16 @@ def place_fingers(
     body = np.zeros((count, bins), np.int64)
     base = np.zeros((count, bins), np.int64)
     depth = np.asarray(depth_m, np.float32)
-    for which, (x, y, z) in _seen_from(
-        rotation, translation_m, observed, gripper, depth_m, edge * BIN_M
-    ):
-        near = (np.abs(z) < gripper.height_m / 2) & (x < depth[which, None] + np.float32(0.001))
-        near &= x > -gripper.base_m - gripper.finger_m
+    room = clearance_m
+    seen = _seen_from(rotation, translation_m, observed, gripper, depth_m, edge * BIN_M, room)
+    for which, (x, y, z) in seen:
+        near = (np.abs(z) < gripper.height_m / 2 + room) & (x < depth[which, None] + room)
+        near &= x > -gripper.base_m - gripper.finger_m - room
         row, at = np.nonzero(near)
         column = np.floor(y[row, at] * np.float32(1 / BIN_M)).astype(np.int64) + edge
         inside = (column >= 0) & (column < bins)
         row, at, column = row[inside], at[inside], column[inside]
-        on_base = x[row, at] <= -gripper.base_m
+        on_base = x[row, at] <= -gripper.base_m + room
         for counts, chosen in ((body, ~on_base), (base, on_base)):
             flat = row[chosen] * bins + column[chosen]
             found = np.bincount(flat, minlength=len(which) * bins)
@@ -202,7 +210,8 @@ def _seen_from(
     observed: Float32,
     gripper: Gripper,
     depth_m: NDArray[Any],
-    half_m: float | None = None,
+    half_m: float,
+    room_m: float,
 ) -> Iterator[tuple[Ints, tuple[Float32, Float32, Float32]]]:
     """Coordinates of nearby points in the grippers' frames, for some grasps at a time.
 
@@ -213,9 +222,9 @@ def _seen_from(
         return
     turned = np.swapaxes(rotation, 1, 2).astype(np.float32)  # rows are the gripper's axes
     place = np.asarray(translation_m, np.float32)
-    half = gripper.opening_m / 2 + gripper.finger_m if half_m is None else half_m
-    longest = max(gripper.base_m + gripper.finger_m, float(np.max(depth_m)) + 0.001)
-    reach = float(np.sqrt(half**2 + longest**2 + (gripper.height_m / 2) ** 2))
+    longest = max(gripper.base_m + gripper.finger_m, float(np.max(depth_m))) + room_m
+    upward = gripper.height_m / 2 + room_m
+    reach = float(np.sqrt(half_m**2 + longest**2 + upward**2))
     cells = np.floor(place / _GROUP_M).astype(np.int64)
     _, group = np.unique(cells, axis=0, return_inverse=True)
     group = group.reshape(-1)
@@ -226,12 +235,15 @@ def _seen_from(
     middles = (low + high) / 2  # (groups, 3)
     radii = reach + np.linalg.norm(high - low, axis=1) / 2
     squares = np.einsum("nk,nk->n", observed, observed)
-    to_all = squares - 2 * middles @ observed.T + np.einsum("gk,gk->g", middles, middles)[:, None]
+    to_all = product(-2 * middles, observed.T)  # (groups, n)
+    to_all += squares
+    to_all += np.einsum("gk,gk->g", middles, middles)[:, None]
     is_near = to_all < radii[:, None] ** 2
     for centre, close, first, last in zip(middles, is_near, bounds[:-1], bounds[1:], strict=True):
         which = order[first:last]
         near = observed[np.flatnonzero(close)] - centre
         axes = turned[which]  # (k, 3, 3)
         own = np.einsum("kij,kj->ki", axes, place[which] - centre)
-        seen = (axes.reshape(-1, 3) @ near.T).reshape(len(which), 3, -1) - own[..., None]
+        seen = product(axes.reshape(-1, 3), near.T).reshape(len(which), 3, -1)
+        seen -= own[..., None]
         yield which, (seen[:, 0], seen[:, 1], seen[:, 2])

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.products import along, product
+
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
@@ -39,9 +41,9 @@ class Plane:
 
     def heights(self, points: NDArray[np.floating]) -> Float32:
         """Heights above the plane, metres; positive on the camera's side. (n, 3) → (n,)"""
-        along: Float32 = points.astype(np.float32, copy=False) @ self.normal.astype(np.float32)
-        along += np.float32(self.offset_m)
-        return along
+        heights: Float32 = along(points.astype(np.float32, copy=False), self.normal)
+        heights += np.float32(self.offset_m)
+        return heights
 
     def axes(self) -> Float64:
         """Two unit vectors in the plane. (2, 3)"""
@@ -106,22 +108,22 @@ def find_plane(
     normals, offsets = normals * side[:, None], offsets * side
     if not len(normals):
         return None
-    heights = (voters.astype(np.float32) @ normals.T.astype(np.float32)) + offsets.astype(
-        np.float32
-    )  # (n, h)
+    heights = product(voters.astype(np.float32), normals.T.astype(np.float32))  # (n, h)
+    heights += offsets.astype(np.float32)
     on = (np.abs(heights) <= within_m).sum(0)
     below = (heights < -4 * within_m).sum(0)
     best = int(np.argmax(on - BELOW_WEIGHT * below))
     normal, offset = normals[best], float(offsets[best])
     for _ in range(_REFINEMENTS):
-        on_plane = voters[np.abs(voters @ normal + offset) <= within_m]
+        on_plane = voters[np.abs(along(voters, normal) + offset) <= within_m]
         if len(on_plane) < 3:
             return None
         centre = on_plane.mean(0)
-        _, _, directions = np.linalg.svd(on_plane - centre, full_matrices=False)
-        normal = directions[2]
+        spread = on_plane - centre
+        _, directions = np.linalg.eigh(spread.T @ spread)
+        normal = directions[:, 0]  # of the smallest variance
         offset = -float(normal @ centre)
         if offset < 0:
             normal, offset = -normal, -offset
-    share = float((np.abs(voters @ normal + offset) <= within_m).mean())
+    share = float((np.abs(along(voters, normal) + offset) <= within_m).mean())
     return Plane(normal, offset, share) if share >= least_share else None

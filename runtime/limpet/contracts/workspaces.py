@@ -7,13 +7,16 @@ Dimension legend: n points, d directions, c cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.errors import ImplausibleError
 from limpet.contracts.planes import Plane, find_plane, thin
 from limpet.contracts.point_sampling import dilate
+from limpet.contracts.products import product
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -25,6 +28,11 @@ LEAST_SHARE = 0.15
 """Part of the points in the middle of the view that a table holds, at least."""
 LEAST_AREA_M2 = 0.02
 """Area that is seen of a table, at least: a square of 14 cm."""
+CERTAIN_SHARE = 0.3
+"""The same, where two views' tables are compared."""
+APART_DEG, APART_M = 15.0, 0.06
+"""How far apart they may be: calibrated cameras stay within 1° and 1 cm, a plate on the table
+within a few."""
 MIDDLE = 0.8
 """Part of the points, those nearest to the optical axis, that vote for the table."""
 MARGIN_M = 0.01
@@ -32,6 +40,9 @@ MARGIN_M = 0.01
 LEAST_INSIDE = 0.3
 """Part of what stands out that has to be above the table's seen surface, or little is seen of the
 table (a full bin) and that says nothing."""
+NOISE = 2.75
+"""Standard deviations of the table's noise that something has to stand out of it, where that is
+more than it has to anyway."""
 CELL_M = 0.01
 _DIRECTIONS = 32
 _STRAY = 0.004  # part of the table's points that may lie beyond its outline on each side
@@ -68,6 +79,10 @@ class Workspace:
         on = thin(on, _FIT)
         self._bend = _fit_bend(self.across(on), table.heights(on))
         heights = self.heights(voters)
+        # Below the table there is nothing but noise: where that is large, less stands out of it.
+        below = heights[(heights < 0) & (heights > -4 * WITHIN_M)]
+        if len(below):
+            self.lowest_m = max(self.lowest_m, NOISE * float(np.sqrt(np.mean(below**2))))
         outline = _outline(self.across(thin(voters[np.abs(heights) <= WITHIN_M], _FIT)))
         out = voters[(heights > self.lowest_m) & (heights <= self.highest_m)]
         if len(out) and _inside(self.across(out), outline).mean() >= LEAST_INSIDE:
@@ -75,7 +90,7 @@ class Workspace:
 
     def across(self, points: Float32) -> Float32:
         """Coordinates on the table, metres. (n, 3) → (n, 2)"""
-        across: Float32 = points @ self._axes.T
+        across: Float32 = product(points, self._axes.T)
         return across
 
     def heights(self, points: Float32) -> Float32:
@@ -88,7 +103,7 @@ class Workspace:
         heights = self.table.heights(points)
         if self._bend is not None:
             low = np.flatnonzero(np.abs(heights) < 4 * _BEND_M)
-            bend = _terms(self.across(points[low])) @ self._bend
+            bend = product(_terms(self.across(points[low])), self._bend[:, None])[:, 0]
             heights[low] -= np.clip(bend, -_BEND_M, _BEND_M)
         return heights
 
@@ -140,9 +155,43 @@ def _find_table(points: Float32) -> Plane | None:
     plane = find_plane(_middle(points), within_m=WITHIN_M, least_share=LEAST_SHARE)
     if plane is None:
         return None
-    on = points[np.abs(plane.heights(points)) <= WITHIN_M] @ plane.axes().T.astype(np.float32)
+    on = points[np.abs(plane.heights(points)) <= WITHIN_M]
+    on = product(on, plane.axes().T.astype(np.float32))
     cells = np.unique(np.floor(on / CELL_M).astype(np.int64), axis=0)
     return plane if len(cells) * CELL_M**2 >= LEAST_AREA_M2 else None
+
+
+def check_views_agree(clouds: Sequence[Float32], pose_aux_in_ref: Float64) -> None:
+    """Refuses a relative pose by which the table of one view is not that of the other.
+
+    Where one of them sees no table that holds much of it, nothing is known.
+
+    Args:
+        clouds: Points of the reference and of the auxiliary view, each in its camera's frame.
+        pose_aux_in_ref: p_ref = pose · p_aux. (4, 4)
+
+    Raises:
+        ImplausibleError: `relative_pose`.
+    """
+    voters = [thin(cloud, _VOTERS, seed=3) for cloud in clouds]
+    tables = [_find_table(some) if len(some) else None for some in voters]
+    reference, auxiliary = tables
+    if reference is None or auxiliary is None:
+        return
+    if min(reference.share, auxiliary.share) < CERTAIN_SHARE:
+        return
+    on = voters[1][np.abs(auxiliary.heights(voters[1])) <= WITHIN_M]
+    middle = pose_aux_in_ref[:3, :3] @ on.mean(0, dtype=np.float64) + pose_aux_in_ref[:3, 3]
+    apart_m = abs(float(reference.heights(middle[None])[0]))
+    cosine = float(reference.normal @ (pose_aux_in_ref[:3, :3] @ auxiliary.normal))
+    tilt_deg = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+    if tilt_deg > APART_DEG or apart_m > APART_M:
+        raise ImplausibleError(
+            "relative_pose",
+            f"pose_aux_in_ref: by it the tables of the two views are {tilt_deg:.0f}° and "
+            f"{100 * apart_m:.0f} cm apart",
+            "p_ref = pose_aux_in_ref · p_aux: is it the inverse, or of other views?",
+        )
 
 
 def _middle(points: Float32) -> Float32:
@@ -158,7 +207,11 @@ def _terms(across: Float32) -> Float32:
 def _fit_bend(across: Float32, heights: Float32) -> Float32:
     """Coefficients of the smooth surface that a flat table is shown as. (6,)"""
     terms = _terms(across).astype(np.float64)
-    fit, *_ = np.linalg.lstsq(terms, heights.astype(np.float64), rcond=None)
+    # With columns of one size the normal equations are good enough, and need no other threads.
+    scale = np.sqrt((terms * terms).mean(0)) + 1e-12
+    terms /= scale
+    square = terms.T @ terms + 1e-9 * len(terms) * np.eye(terms.shape[1])
+    fit: Float64 = np.linalg.solve(square, terms.T @ heights.astype(np.float64)) / scale
     return fit.astype(np.float32)
 
 
@@ -166,7 +219,7 @@ def _outline(across: Float32) -> tuple[Float32, Float32]:
     """A convex outline: directions and how far points reach in each. (2, d), (d,)"""
     angle = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
     directions = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32)
-    reach = np.quantile(across @ directions, 1 - _STRAY, axis=0).astype(np.float32)
+    reach = np.quantile(product(across, directions), 1 - _STRAY, axis=0).astype(np.float32)
     return directions, reach
 
 

@@ -31,6 +31,7 @@ from limpet.runtime.plans.profiles import Sizes, parse_sizes, profile_of
 from limpet.runtime.plans.store import PlanStore
 from tests.bundles import anomaly_bundle, identity_bundle, navigation_bundle, onnx_bytes
 from tests.command_line import limpet
+from tests.grasp_bundles import grasp_manifest
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'limpet[tensorrt]'")
 
@@ -301,3 +302,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_here(bundle: Bundle) -> None:
     if gpu_capability() is None:
         pytest.skip("no NVIDIA GPU here")
     assert not build(bundle, "current", engine="tensorrt").cached
+
+
+def test_a_grasp_model_is_built_for_one_view_and_for_two() -> None:
+    assert profile_of(grasp_manifest(), {}) == {"views": Sizes(1, 2, 2)}
