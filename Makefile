@@ -83,7 +83,7 @@ reference-navigation: $(INSTALLED)
 
 # Two hours on two cores: 60 scenes settled, rendered and labelled, then the encoder.
 reference-grasp: $(INSTALLED)
-	@$(BIN)/python -m limpet.training.grasp.generate --out runs/grasp_scenes \
+	@$(BIN)/python -m limpet.training.grasp.scenes.generate --out runs/grasp_scenes \
 	  --train 60 --validation 5 --seen 6 --similar 6 --novel 6 --workers 2
 	@$(BIN)/limpet train grasp --data runs/grasp_scenes --out runs/reference_grasp \
 	  --config training/limpet/training/grasp/reference.toml

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from limpet.contracts.grasp_frames import inverse_pose
-from limpet.training.grasp.gripper import (
+from limpet.training.grasp.scenes.gripper import (
     HEIGHT_M,
     MAX_WIDTH_M,
     DistanceGrid,
@@ -27,10 +27,10 @@ from limpet.training.grasp.gripper import (
     collides,
     lowest,
 )
-from limpet.training.grasp.labels import FRICTIONS, candidates
-from limpet.training.grasp.layout import collision_file, read_labels
-from limpet.training.grasp.lift import lift_success, read_settled
-from limpet.training.grasp.objects import make_object
+from limpet.training.grasp.scenes.labels import FRICTIONS, candidates
+from limpet.training.grasp.scenes.layout import collision_file, read_labels
+from limpet.training.grasp.scenes.lift import lift_success, read_settled
+from limpet.training.grasp.scenes.objects import make_object
 
 
 def rows_of(grasps: Grasps, number: int) -> np.ndarray:

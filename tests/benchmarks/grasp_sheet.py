@@ -3,7 +3,7 @@
     python -m tests.benchmarks.grasp_sheet --data ROOT --scenes 0 130 160 162 \
         --out tests/benchmarks/results/grasp_scenes.png
 
-A row is one view of a scene of a data set that `limpet.training.grasp.generate` made. Columns:
+A row is one view of a scene of a data set of `limpet.training.grasp.scenes.generate`. Columns:
 shading by normals, the sensor's depth (black: nothing returned), objects, and label grasps at the
 lowest frictions, free of collisions: green for μ ≤ 0.4, orange for 0.6, a fork each. Below are
 objects, to one scale: blue for training, green "similar", orange "novel".
@@ -21,13 +21,13 @@ import scipy.io
 from PIL import Image, ImageDraw
 
 from limpet.contracts.grasp_frames import inverse_pose
-from limpet.training.grasp.gripper import BASE_M, FINGER_M, Grasps
-from limpet.training.grasp.labels import candidates
-from limpet.training.grasp.layout import CAMERA, collision_file, read_labels, scene_folder
-from limpet.training.grasp.lift import read_settled
-from limpet.training.grasp.meshes import Mesh, ray_scene
-from limpet.training.grasp.objects import make_object, numbers_for
-from limpet.training.grasp.rendering import DepthCamera
+from limpet.training.grasp.scenes.gripper import BASE_M, FINGER_M, Grasps
+from limpet.training.grasp.scenes.labels import candidates
+from limpet.training.grasp.scenes.layout import CAMERA, collision_file, read_labels, scene_folder
+from limpet.training.grasp.scenes.lift import read_settled
+from limpet.training.grasp.scenes.meshes import Mesh, ray_scene
+from limpet.training.grasp.scenes.objects import make_object, numbers_for
+from limpet.training.grasp.scenes.rendering import DepthCamera
 
 WIDE, TALL, GAP = 400, 225, 4
 FORKS = 8

@@ -12,9 +12,9 @@ from limpet.contracts.bundle import Bundle
 from limpet.contracts.grasp_frames import inverse_pose, rotation_of, transform_points
 from limpet.contracts.grasp_model import CLOUD, DEPTH_AUX, RELATIVE_POSE, GraspModel
 from limpet.export.commands import evaluate_grasp as command
-from limpet.training.grasp.evaluation import evaluate_split, mean_figures
-from limpet.training.grasp.finders import ARMS, Arm, Finder, Found, make_finder, request_of
 from limpet.training.grasp.graspnet import Frame, GraspNet
+from limpet.training.grasp.judging.evaluation import evaluate_split, mean_figures
+from limpet.training.grasp.judging.finders import ARMS, Arm, Finder, Found, make_finder, request_of
 from tests.command_line import limpet
 from tests.grasp_bundles import grasp_bundle
 from tests.training.grasp.layouts import (

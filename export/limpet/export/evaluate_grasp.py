@@ -11,7 +11,8 @@ from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.tensors import Tensors
 from limpet.export.models import OpenModel, Source, open_model
-from limpet.training.grasp.evaluation import (
+from limpet.training.grasp.graspnet import SPLITS, GraspNet
+from limpet.training.grasp.judging.evaluation import (
     Float32,
     MeanFigures,
     RealFigures,
@@ -21,9 +22,8 @@ from limpet.training.grasp.evaluation import (
     evaluate_split,
     mean_figures,
 )
-from limpet.training.grasp.finders import ARMS, Arm, make_finder
-from limpet.training.grasp.graspnet import SPLITS, GraspNet
-from limpet.training.grasp.real_scenes import find_real_scenes, read_real_scene
+from limpet.training.grasp.judging.finders import ARMS, Arm, make_finder
+from limpet.training.grasp.judging.real_scenes import find_real_scenes, read_real_scene
 
 TEST_SPLITS = ("seen", "similar", "novel")
 """Splits that are judged by default."""

@@ -13,7 +13,7 @@ from limpet.export.commands.evaluate_options import json_option
 
 if TYPE_CHECKING:
     from limpet.export.evaluate_grasp import GraspEvaluation
-    from limpet.training.grasp.evaluation import ArmFigures, MeanFigures, RealFigures
+    from limpet.training.grasp.judging.evaluation import ArmFigures, MeanFigures, RealFigures
 
 
 @click.command("grasp")
@@ -102,7 +102,7 @@ def grasp(
     """
     from limpet.contracts.reports import write_json
     from limpet.export.evaluate_grasp import evaluate_grasp
-    from limpet.training.grasp.finders import ARMS
+    from limpet.training.grasp.judging.finders import ARMS
 
     report = evaluate_grasp(
         model,
