@@ -21,6 +21,7 @@ from limpet.runtime.client import Connection
 from limpet.runtime.config import DetectorConfig, ModelConfig, ServerConfig, StreamConfig
 from limpet.runtime.config import ServerSection as Section
 from limpet.runtime.engines import Engine
+from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
 from tests.bundles import anomaly_bundle, identity_bundle
 
@@ -68,7 +69,7 @@ def obedient(server: Server, model: str) -> ObedientEngine:
     """Puts an `ObedientEngine` into a served model, which from then on runs in its worker."""
     served = server._models[model]
     served.engine = engine = ObedientEngine(served.engine)
-    served.cost_ns = 10**12  # too much for the I/O thread, which a closed gate must never stop
+    served.cost = RunCost(1e12)  # too much for the I/O thread, which a closed gate must never stop
     return engine
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import zmq
+from zmq.backend import Socket
 
 from limpet.contracts import messages
 from limpet.contracts.wire import Buffer
@@ -17,7 +18,9 @@ from limpet.contracts.wire import Buffer
 MAX_FRAMES = messages.MAX_TENSORS + 3
 """Frames of a message that are kept: identity, header, tensors, and one more to be refused for."""
 COPY_BELOW_BYTES = 64 * 1024
-_NOW, _MORE, _RCVTIMEO = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
+_NOW, _RCVTIMEO = int(zmq.NOBLOCK), int(zmq.RCVTIMEO)
+_MORE_NOW = _NOW | int(zmq.SNDMORE)
+_send = Socket.send  # what `zmq.Socket.send` comes to for sockets of our kinds
 
 
 def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
@@ -26,10 +29,10 @@ def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
     Raises:
         zmq.Again: The socket takes no message now; nothing of this one was sent.
     """
-    last = len(frames) - 1
-    for index, frame in enumerate(frames):
-        flags = _NOW if index == last else _NOW | _MORE
-        socket.send(frame, flags, copy=len(frame) < COPY_BELOW_BYTES)
+    *first, last = frames
+    for frame in first:
+        _send(socket, frame, _MORE_NOW, len(frame) < COPY_BELOW_BYTES)
+    _send(socket, last, _NOW, len(last) < COPY_BELOW_BYTES)
 
 
 def receive_frames(socket: zmq.Socket[bytes], timeout_ms: int | None = None) -> list[zmq.Frame]:

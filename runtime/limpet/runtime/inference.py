@@ -84,20 +84,30 @@ class InferenceRequests:
         if valid_ns is not None and (request.max_age_ns is None or request.max_age_ns > valid_ns):
             request.max_age_ns = valid_ns
         compute = self._compute(model, request, identity)
-        replaced = messages.Stale(id=request.id, stage="replaced")
+        replaced = None
+        if request.replaces:
+            stale = messages.Stale(id=request.id, stage="replaced")
+            replaced = functools.partial(self._drop_stale, stale, respond)
         accepted = self._workers[model.name].submit(
-            functools.partial(self._run, model, compute, request, inputs, respond, arrived_ns),
+            functools.partial(
+                self._run, model, compute, request, inputs, respond, arrived_ns, batch
+            ),
             priority=request.priority,
             cost_ns=model.cost_of(batch),
+            client=identity,
+            due_ns=self._due_ns(request, arrived_ns),
             key=(identity, request.replaces) if request.replaces else None,
-            on_replaced=functools.partial(self._drop_stale, replaced, respond),
+            on_replaced=replaced,
+            on_evicted=functools.partial(self._evict, model, request.id, respond),
         )
         if not accepted:
-            raise RejectedError(
-                "overloaded",
-                f"{model.config.queue} requests wait for model {model.name!r}",
-                "send less often, or ask for the newest only with `replaces`",
-            )
+            raise _overloaded(model)
+
+    def _due_ns(self, request: messages.Infer, arrived_ns: int) -> int | None:
+        """Until when its input is fresh enough, on the monotonic clock."""
+        if request.max_age_ns is None or request.capture_time_ns is None:
+            return None
+        return request.capture_time_ns + request.max_age_ns - self._clock.now_ns() + arrived_ns
 
     @staticmethod
     def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute:
@@ -121,6 +131,7 @@ class InferenceRequests:
         inputs: Tensors,
         respond: Respond,
         arrived_ns: int,
+        batch: int,
     ) -> None:
         try:
             started_ns = time.monotonic_ns()
@@ -128,8 +139,12 @@ class InferenceRequests:
                 return self._drop_stale(stale, respond)
             outputs = compute(inputs)
             finished_ns = time.monotonic_ns()
+            if batch == 1:
+                model.cost.observe(finished_ns - started_ns)
             if (stale := self._stale(request, "reply")) is not None:
                 return self._drop_stale(stale, respond)
+            # Before the reply: whatever comes after it delays the thread that sends it.
+            self._metrics.record(model.name, finished_ns - arrived_ns)
             respond(
                 messages.Result(
                     id=request.id,
@@ -143,7 +158,6 @@ class InferenceRequests:
                 ),
                 outputs,
             )
-            self._metrics.record(model.name, finished_ns - arrived_ns)
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)
@@ -164,6 +178,17 @@ class InferenceRequests:
     def _drop_stale(self, stale: messages.Stale, respond: Respond) -> None:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
+
+    def _evict(self, model: ServedModel, request_id: int, respond: Respond) -> None:
+        self._refusals.reject(respond, request_id, _overloaded(model))
+
+
+def _overloaded(model: ServedModel) -> RejectedError:
+    return RejectedError(
+        "overloaded",
+        f"{model.config.queue} requests wait for model {model.name!r}",
+        "send less often, or ask for the newest only with `replaces`",
+    )
 
 
 def _valid_until_ns(model: ServedModel, request: messages.Infer) -> int | UnsetType:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import select
 import socket
 import threading
 import time
@@ -32,6 +33,8 @@ HANDSHAKE_S = 5.0
 MAX_SUBSCRIPTION_BYTES = 4096
 """Largest message that a subscriber may send."""
 
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+
 Handle = Callable[[bytes, Sequence[Buffer]], None]
 """Takes the peer's identity and the frames of one message; must not raise."""
 
@@ -45,6 +48,7 @@ class IoLoop:
         max_message_bytes: Largest frame that a node may send.
         metrics: Counts replies that nobody takes.
         handle: Gets every message that comes.
+        looks: Called before each look at the sockets.
 
     Attributes:
         listening: The endpoints with the ports that were taken.
@@ -61,8 +65,10 @@ class IoLoop:
         max_message_bytes: int,
         metrics: Metrics,
         handle: Handle,
+        looks: Callable[[], None] = lambda: None,
     ) -> None:
-        self._metrics, self._handle = metrics, handle
+        self._metrics, self._handle, self._looks = metrics, handle, looks
+        self._router_used = self._xpub_used = True
         self._thread = threading.get_ident()
         with contextlib.ExitStack() as opened:  # closed again where something fails
             # Not a pipe: a worker that outlives the server must not write to a reused descriptor.
@@ -108,27 +114,45 @@ class IoLoop:
             longest_sleep_s: Between two turns.
         """
         self._thread = threading.get_ident()
-        poller, wake = zmq.Poller(), self._wake_read.fileno()
-        for source in (self._router, self._xpub, wake):
-            poller.register(source, zmq.POLLIN)
-        next_beat_s = time.monotonic()
+        # Of libzmq's own poll each call asks every socket twice; here the sockets' descriptors are
+        # waited for. They tell of news and not of messages: see `_pending`.
+        poller, wake = select.poll(), self._wake_read.fileno()
+        router, xpub = (socket.getsockopt(zmq.FD) for socket in (self._router, self._xpub))
+        for source in (router, xpub, wake):
+            poller.register(source, select.POLLIN)
+        turn, next_beat_s = Turn(), time.monotonic()
         while wanted():
             now_s = time.monotonic()
             if now_s >= next_beat_s:
                 beat()
                 # After a stall the beat starts anew instead of catching up.
                 next_beat_s = max(next_beat_s + beat_s, now_s)
-            sleep_s = min(max(0.0, next_beat_s - now_s), longest_sleep_s)
-            events = dict(poller.poll(math.ceil(sleep_s * 1000)))
-            with Turn():
-                if wake in events:
+            sleep_s = 0.0 if self._pending() else min(max(0.0, next_beat_s - now_s), longest_sleep_s)
+            self._looks()
+            ready = [source for source, _ in poller.poll(math.ceil(sleep_s * 1000))]
+            with turn:
+                if wake in ready:
                     self._clear_wake()
                     self.mailbox.run()
-                if self._router in events:
-                    self.read_requests(MESSAGES_PER_POLL)
-                if self._xpub in events:
-                    self._xpub.recv_multipart()  # a subscription came or went
+                if router in ready or self._router_used:
+                    self._router_used = self.read_requests(MESSAGES_PER_POLL)
+                if (xpub in ready or self._xpub_used) and self._took_subscription():
                     next_beat_s = min(next_beat_s, now_s + GREETING_S)
+
+    def _pending(self) -> bool:
+        """Whether a socket may have something without its descriptor telling.
+
+        Whatever is done with a socket may use the news up that its descriptor tells of. So one that
+        was used is asked before the next sleep.
+        """
+        return self._router_used or self._xpub_used
+
+    def _took_subscription(self) -> bool:
+        """Reads that a subscriber came or went, if one did."""
+        self._xpub_used = bool(int(self._xpub.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        if self._xpub_used:
+            self._xpub.recv_multipart()
+        return self._xpub_used
 
     def wake(self) -> None:
         """Makes the poll return; from any thread or a signal handler."""
@@ -137,17 +161,21 @@ class IoLoop:
 
     def _clear_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._wake_read.recv(4096):
+            while len(self._wake_read.recv(4096)) == 4096:
                 pass
 
-    def read_requests(self, limit: int) -> None:
-        """Handles messages that are there, `limit` at most."""
+    def read_requests(self, limit: int) -> bool:
+        """Handles messages that are there, `limit` at most; whether there may be more."""
+        router = self._router
         for _ in range(limit):
             try:
-                identity, *frames = receive_frames(self._router)
+                identity, *frames = receive_frames(router)
             except zmq.Again:
-                return
+                return False
             self._handle(identity.bytes, [frame.buffer for frame in frames])
+            if not int(router.getsockopt(_EVENTS)) & _POLLIN:  # half the price of `zmq.Again`
+                return False
+        return True
 
     def respond(self, identity: bytes, reply: Reply, tensors: Tensors | None) -> None:
         """Sends a reply; from another thread through the mailbox."""
@@ -160,6 +188,7 @@ class IoLoop:
     def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         """Sends to a peer, in the I/O thread; a message that nobody takes is counted."""
         try:
+            self._router_used = True
             send_frames(self._router, [identity, *frames])
         except zmq.Again:
             self._metrics.count("dropped.reply_peer_does_not_read")
@@ -170,6 +199,7 @@ class IoLoop:
 
     def publish(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         """Publishes; in the I/O thread."""
+        self._xpub_used = True
         self._xpub.send_multipart([topic, *frames])  # XPUB drops for a subscriber that is full
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -20,10 +19,10 @@ from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_str
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
+from limpet.runtime.run_cost import RunCost, measure_runs, percentile
 from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
 
-_COST_RUNS = 20
 ROWS = "rows"
 """Name of the tensor that a request to a model which scores streams carries."""
 
@@ -65,20 +64,19 @@ class ServedModel:
                 f"did: {'; '.join(failed)}",
                 f"look at all checks with: limpet verify {self.bundle.path}",
             )
-        self.cost_ns = self._measure_cost(golden.inputs)
+        took = self._measure(golden.inputs)
+        self.measured_p50_ns, self.measured_p99_ns = percentile(took, 0.5), percentile(took, 0.99)
+        """Of one run of the graph at the smallest batch, when the model was loaded."""
+        self.cost = RunCost(self.measured_p99_ns)
+        """The same, p99, followed since for requests of one."""
 
-    def _measure_cost(self, inputs: Tensors) -> int:
-        """Median nanoseconds of one run at the smallest batch."""
+    def _measure(self, inputs: Tensors) -> list[int]:
+        """Nanoseconds of runs of the graph at the smallest batch, ascending."""
         single = {
             spec.name: inputs[spec.name][:1] if spec.shape[:1] == ["batch"] else inputs[spec.name]
             for spec in self.manifest.inputs
         }
-        times = []
-        for _ in range(_COST_RUNS):
-            start = time.perf_counter_ns()
-            self.engine.run(single)
-            times.append(time.perf_counter_ns() - start)
-        return sorted(times)[_COST_RUNS // 2]
+        return measure_runs(lambda: self.engine.run(single))
 
     def info(self) -> ModelInfo:
         """What a client is told."""
@@ -117,9 +115,9 @@ class ServedModel:
         """How long after its input was captured an action may be followed; None without any."""
         return None if self.images is None else self.images.valid_ns
 
-    def cost_of(self, batch: int) -> int | None:
-        """Estimated nanoseconds of a request; None where its size decides, as an image's does."""
-        return self.cost_ns * batch if self.images is None else None
+    def cost_of(self, batch: int) -> float | None:
+        """Nanoseconds that a request takes, p99; None where its size decides, as an image's does."""
+        return self.cost.p99_ns * batch if self.images is None else None
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Preprocesses and runs one request; `images` does that for a model that takes some.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from limpet.contracts import messages
 from limpet.contracts.clock import Clock
@@ -25,7 +25,7 @@ from limpet.runtime.io_loop import IoLoop
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import load_models
 from limpet.runtime.replies import Refusals, Respond
-from limpet.runtime.scheduler import ModelWorker
+from limpet.runtime.scheduler import InlineBudget, ModelWorker
 from limpet.runtime.stream_requests import StreamRequests
 from limpet.runtime.stream_table import StreamTable
 
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_TURN_S = 0.005
 """Longest sleep while workers finish: no socket says when a thread has ended."""
+
+_COUNTERS = {kind: f"requests.{kind.__name__}" for kind in get_args(Request)}
 
 ServerState = Literal["serving", "stopping"]
 
@@ -55,6 +57,7 @@ class Server:
         self._stop_requested = False
         self._models = load_models(config.models)
         section = config.server
+        budget = InlineBudget()
         with contextlib.ExitStack() as opened:  # closed again where something fails
             self._io = IoLoop(
                 section.listen,
@@ -62,6 +65,7 @@ class Server:
                 section.max_message_mb << 20,
                 self._metrics,
                 self._handle,
+                budget.renew,
             )
             opened.callback(self._io.abandon)
             self._log = AlertLog(
@@ -74,7 +78,7 @@ class Server:
             self._opened = opened.pop_all()
         self.listening, self.publishing = self._io.listening, self._io.publishing
         self._workers = {
-            name: ModelWorker(name, model.config.queue, model.config.stream_threads)
+            name: ModelWorker(name, model.config.queue, model.config.stream_threads, budget)
             for name, model in self._models.items()
         }
         inference = InferenceRequests(
@@ -146,7 +150,7 @@ class Server:
             refused = RejectedError(code, error.message, error.hint)
             self._refusals.reject(respond, peek_id(frames), refused)
             return
-        self._metrics.count(f"requests.{type(request).__name__}")
+        self._metrics.count(_COUNTERS[type(request)])
         try:
             if self._stop_requested:
                 raise RejectedError("stopping", "the server is shutting down", "try again later")
