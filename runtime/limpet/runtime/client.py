@@ -36,6 +36,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
 from limpet.runtime.closing import Closing
 from limpet.runtime.frames import receive_frames, send_frames
+from limpet.runtime.lane import Lane, LaneGoneError, LaneSeeker
 
 CLOCK_ROUNDS = 8
 CLOCK_EVERY_S = 30.0
@@ -49,9 +50,10 @@ class Connection:
     Args:
         endpoint: The server's, as `tcp://HOST:PORT` or `ipc://PATH`.
         name: Says in the server's log who asks.
+        lane: Whether requests with tensors take the server's same-host lane, where it has one.
     """
 
-    def __init__(self, endpoint: str, name: str = "") -> None:
+    def __init__(self, endpoint: str, name: str = "", *, lane: bool = True) -> None:
         self.endpoint, self.name = endpoint, name or f"pid-{os.getpid()}"
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
@@ -78,6 +80,8 @@ class Connection:
             ) from error
         self.on_other: Callable[[Reply, Tensors], None] = lambda reply, tensors: None
         """Called with replies that `request` meets while it waits for its own."""
+        self._seeker = LaneSeeker(endpoint, lane)
+        self._lane: Lane | None = None
         self._clock = Clock()
         self._clock_offset_ns = 0
         self._clock_measured_s: float | None = None
@@ -85,6 +89,8 @@ class Connection:
 
     def close(self) -> None:
         """Closes the socket; what waits for a reply gets none."""
+        if self._lane is not None:
+            self._lane.close()
         self._context.destroy(linger=0)
 
     def next_id(self) -> int:
@@ -144,19 +150,54 @@ class Connection:
             WireError: A reply of another type than `wanted`.
         """
         deadline_s = time.monotonic() + timeout_s
+        answer = self._ask(request, tensors, deadline_s)
+        if answer is None:
+            raise RequestTimeoutError(
+                f"no reply from {self.endpoint} to {type(request).__name__} "
+                f"within {max(0.0, timeout_s):.3g} s"
+            )
+        reply, outputs = answer
+        if isinstance(reply, wanted):
+            return reply, outputs
+        raise as_error(reply)
+
+    def _ask(
+        self, request: Request, tensors: Tensors | None, deadline_s: float
+    ) -> tuple[Reply, Tensors] | None:
+        """The reply to a request, over the lane where there is one; None where none comes."""
+        if tensors:
+            try:
+                if self._lane is not None and self._lane.send(encode(request, tensors)):
+                    return self._lane_reply(self._lane, request.id, deadline_s)
+            except LaneGoneError:  # and the request with it, which leaves no trace
+                self._lane = None
+            if self._lane is None and (hello := self._seeker.ask(self.next_id, self.name)):
+                self.send(hello, None, deadline_s)
         self.send(request, tensors, deadline_s)
+        return self._socket_reply(request.id, deadline_s)
+
+    def _socket_reply(self, request_id: int, deadline_s: float) -> tuple[Reply, Tensors] | None:
         while (answer := self.receive(deadline_s)) is not None:
-            reply, outputs = answer
-            if reply.id != request.id:
-                self.on_other(reply, outputs)
+            if answer[0].id == request_id:
+                return answer
+            if self._lane is None:
+                self._lane = self._seeker.take(answer[0])
+            self.on_other(*answer)
+        return None
+
+    def _lane_reply(
+        self, lane: Lane, request_id: int, deadline_s: float
+    ) -> tuple[Reply, Tensors] | None:
+        while (frames := lane.receive(deadline_s)) is not None:
+            if not frames:  # it has no room in the lane
+                return self._socket_reply(request_id, deadline_s)
+            try:
+                answer = decode_reply(frames)
+            except WireError:
                 continue
-            if isinstance(reply, wanted):
-                return reply, outputs
-            raise as_error(reply)
-        raise RequestTimeoutError(
-            f"no reply from {self.endpoint} to {type(request).__name__} "
-            f"within {max(0.0, timeout_s):.3g} s"
-        )
+            if answer[0].id == request_id:
+                return answer
+        return None
 
     def hello(self, timeout_s: float = 5.0) -> messages.Welcome:
         """What the server serves; raises as `request`."""

@@ -71,6 +71,9 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Seconds between heartbeats."""
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     """Largest frame that a node may send."""
+    lane_mb: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 32
+    """Shared memory in MiB for the requests of a client on this host, and as much for its replies;
+    it is taken as it is used. 0: such clients use their sockets only."""
     max_streams: PositiveInt = 1024
     """Streams that may be open at a time."""
     drain_s: Seconds = 10.0

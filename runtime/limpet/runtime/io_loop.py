@@ -21,6 +21,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.frames import receive_frames, send_frames
 from limpet.runtime.metrics import Metrics
+from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
 from limpet.runtime.turn import Turn
 
@@ -35,8 +36,8 @@ MAX_SUBSCRIPTION_BYTES = 4096
 
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
-Handle = Callable[[bytes, Sequence[Buffer]], None]
-"""Takes the peer's identity and the frames of one message; must not raise."""
+Handle = Callable[[bytes, Sequence[Buffer], Respond], None]
+"""Takes the peer's identity, the frames of one message, what answers it; must not raise."""
 
 
 class IoLoop:
@@ -69,6 +70,7 @@ class IoLoop:
     ) -> None:
         self._metrics, self._handle, self._looks = metrics, handle, looks
         self._router_used = self._xpub_used = True
+        self._sources: dict[int, Callable[[], None]] = {}
         self._thread = threading.get_ident()
         with contextlib.ExitStack() as opened:  # closed again where something fails
             # Not a pipe: a worker that outlives the server must not write to a reused descriptor.
@@ -98,6 +100,10 @@ class IoLoop:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
         return socket
 
+    def watch(self, descriptor: int, serve: Callable[[], None]) -> None:
+        """From the next `turn_while` on, calls `serve` where a descriptor is readable."""
+        self._sources[descriptor] = serve
+
     def turn_while(
         self,
         wanted: Callable[[], bool],
@@ -118,7 +124,7 @@ class IoLoop:
         # waited for. They tell of news and not of messages: see `_pending`.
         poller, wake = select.poll(), self._wake_read.fileno()
         router, xpub = (socket.getsockopt(zmq.FD) for socket in (self._router, self._xpub))
-        for source in (router, xpub, wake):
+        for source in (router, xpub, wake, *self._sources):
             poller.register(source, select.POLLIN)
         turn, next_beat_s = Turn(), time.monotonic()
         while wanted():
@@ -136,6 +142,9 @@ class IoLoop:
                     self.mailbox.run()
                 if router in ready or self._router_used:
                     self._router_used = self.read_requests(MESSAGES_PER_POLL)
+                for source, serve in self._sources.items():
+                    if source in ready:
+                        serve()
                 if (xpub in ready or self._xpub_used) and self._took_subscription():
                     next_beat_s = min(next_beat_s, now_s + GREETING_S)
 
@@ -172,7 +181,9 @@ class IoLoop:
                 identity, *frames = receive_frames(router)
             except zmq.Again:
                 return False
-            self._handle(identity.bytes, [frame.buffer for frame in frames])
+            peer = identity.bytes
+            respond = functools.partial(self.respond, peer)
+            self._handle(peer, [frame.buffer for frame in frames], respond)
             if not int(router.getsockopt(_EVENTS)) & _POLLIN:  # half the price of `zmq.Again`
                 return False
         return True

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, get_args
 
+from msgspec import UNSET
+
 from limpet.contracts import messages
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import RejectCode, RejectedError, VersionError, WireError
@@ -22,6 +24,8 @@ from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.config import ServerConfig
 from limpet.runtime.inference import InferenceRequests
 from limpet.runtime.io_loop import IoLoop
+from limpet.runtime.lane_host import LaneHost
+from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import load_models
 from limpet.runtime.replies import Refusals, Respond
@@ -75,6 +79,18 @@ class Server:
             self._streams = StreamTable(
                 config.streams, self._models, self._log, self._clock, section.max_streams
             )
+            self._lanes: LaneHost | None = None
+            if section.lane_mb and SUPPORTED:
+                self._lanes = LaneHost(
+                    section.lane_mb << 20,
+                    self._metrics,
+                    self._refusals,
+                    self._io.mailbox,
+                    functools.partial(self._handle, only=messages.Infer),
+                    self._io.send,
+                )
+                opened.callback(self._lanes.close)
+                self._io.watch(self._lanes.fileno(), self._lanes.serve)
             self._opened = opened.pop_all()
         self.listening, self.publishing = self._io.listening, self._io.publishing
         self._workers = {
@@ -139,9 +155,14 @@ class Server:
 
     # Requests -----------------------------------------------------------------------------------
 
-    def _handle(self, identity: bytes, frames: Sequence[Buffer]) -> None:
+    def _handle(
+        self,
+        identity: bytes,
+        frames: Sequence[Buffer],
+        respond: Respond,
+        only: type[Request] | None = None,
+    ) -> None:
         arrived_ns = time.monotonic_ns()
-        respond = functools.partial(self._io.respond, identity)
         try:
             request, tensors = decode_request(frames)
         except WireError as error:
@@ -152,6 +173,12 @@ class Server:
             return
         self._metrics.count(_COUNTERS[type(request)])
         try:
+            if only is not None and type(request) is not only:
+                raise RejectedError(
+                    "malformed",
+                    f"a {type(request).__name__} over a lane, which takes {only.__name__} only",
+                    "send it over the ZeroMQ socket",
+                )
             if self._stop_requested:
                 raise RejectedError("stopping", "the server is shutting down", "try again later")
             self._handlers[type(request)](request, tensors, respond, arrived_ns, identity)
@@ -160,7 +187,15 @@ class Server:
         except Exception as error:  # noqa: BLE001 (answered and logged; the server goes on)
             self._refusals.fail(respond, request.id, error)
 
-    def _hello(self, request: messages.Hello, _: Tensors, respond: Respond, *__: object) -> None:
+    def _hello(
+        self,
+        request: messages.Hello,
+        _: Tensors,
+        respond: Respond,
+        __: int,
+        identity: bytes,
+    ) -> None:
+        lanes = self._lanes if request.lane is True else None
         respond(
             messages.Welcome(
                 id=request.id,
@@ -168,6 +203,7 @@ class Server:
                 limpet=self._version,
                 alerts=self.publishing,
                 models=[model.info() for model in self._models.values()],
+                lane=UNSET if lanes is None else lanes.offer(identity),
             ),
             None,
         )
