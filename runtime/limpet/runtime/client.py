@@ -55,6 +55,8 @@ class Connection:
 
     def __init__(self, endpoint: str, name: str = "", *, lane: bool = True) -> None:
         self.endpoint, self.name = endpoint, name or f"pid-{os.getpid()}"
+        self._seeker = LaneSeeker(endpoint, lane)
+        self._lane: Lane | None = None
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -80,8 +82,6 @@ class Connection:
             ) from error
         self.on_other: Callable[[Reply, Tensors], None] = lambda reply, tensors: None
         """Called with replies that `request` meets while it waits for its own."""
-        self._seeker = LaneSeeker(endpoint, lane)
-        self._lane: Lane | None = None
         self._clock = Clock()
         self._clock_offset_ns = 0
         self._clock_measured_s: float | None = None
@@ -89,9 +89,13 @@ class Connection:
 
     def close(self) -> None:
         """Closes the socket; what waits for a reply gets none."""
+        self._close_lane()
+        self._context.destroy(linger=0)
+
+    def _close_lane(self) -> None:
         if self._lane is not None:
             self._lane.close()
-        self._context.destroy(linger=0)
+            self._lane = None
 
     def next_id(self) -> int:
         """A request id that was not used yet."""
@@ -170,7 +174,7 @@ class Connection:
                 if self._lane is not None and self._lane.send(encode(request, tensors)):
                     return self._lane_reply(self._lane, request.id, deadline_s)
             except LaneGoneError:  # and the request with it, which leaves no trace
-                self._lane = None
+                self._close_lane()
             if self._lane is None and (hello := self._seeker.ask(self.next_id, self.name)):
                 self.send(hello, None, deadline_s)
         self.send(request, tensors, deadline_s)

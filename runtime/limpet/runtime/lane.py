@@ -12,10 +12,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
 
 from limpet.contracts.errors import WireError
 from limpet.contracts.lane import ACCEPTED, MAX_PACKET_BYTES, MAX_RELEASES, Block, pack, unpack
 from limpet.contracts.messages import Hello, LaneOffer, Reply, Welcome
+from limpet.contracts.tensors import Array
 from limpet.contracts.wire import Buffer
 from limpet.runtime.lane_memory import SUPPORTED, Area, map_memory, place
 
@@ -44,16 +48,21 @@ class Lane:
 
     def __init__(self, connection: socket.socket, memory: mmap.mmap, area_bytes: int) -> None:
         self._connection = connection
+        self._memory = memory
         self._requests = Area(memory, 0, area_bytes)
         self._replies = Area(memory, area_bytes, area_bytes)
         self._timeout_ms = 0
         self._read: deque[Block] = deque()
         """Blocks whose arrays nobody has any more."""
-        self._held: dict[Block, weakref.ref[memoryview]] = {}
+        self._held: dict[Block, weakref.ref[Array]] = {}
 
     def close(self) -> None:
         """Ends it; arrays that came over it stay as they are."""
         self._connection.close()
+        with contextlib.suppress(BufferError):  # else the last array closes the memory
+            self._requests.close()
+            self._replies.close()
+            self._memory.close()
 
     def send(self, frames: Sequence[Buffer]) -> bool:
         """Sends a request; False where it has no room.
@@ -107,15 +116,16 @@ class Lane:
         except WireError as error:
             raise LaneGoneError(error.message) from error
 
-    def _frame(self, block: Block, length: int) -> memoryview:
-        view = self._replies.read(block, length)
+    def _frame(self, block: Block, length: int) -> Buffer:
+        # An array, and not the memory's view: an array made of a view does not keep the view.
+        frame = np.frombuffer(self._replies.read(block, length), np.uint8)
 
         def let_go(_: object) -> None:
             del self._held[block]
             self._read.append(block)
 
-        self._held[block] = weakref.ref(view, let_go)
-        return view
+        self._held[block] = weakref.ref(frame, let_go)
+        return cast(Buffer, frame)
 
     def _set_timeout(self, wait_s: float) -> None:
         wait_ms = max(1, math.ceil(wait_s * 1e3))  # 0 would wait for ever

@@ -156,6 +156,7 @@ class LaneHost:
             return
         try:
             memory_descriptor, memory = make_memory(self.area_bytes)
+            self._lanes[descriptor] = Lane(self, stranger, peer, memory)
             try:
                 sizes = ACCEPTED.pack(self.area_bytes, self.area_bytes)
                 socket.send_fds(stranger, [sizes], [memory_descriptor], _NOW)
@@ -164,10 +165,10 @@ class LaneHost:
         except OSError as error:
             log.warning("no same-host lane: %s", error)
             self.metrics.count("lane.refused")
+            self._lanes.pop(descriptor, None)
             stranger.close()
             return
         self.metrics.count("lane.opened")
-        self._lanes[descriptor] = Lane(self, stranger, peer, memory)
 
     def drop(self, lane: Lane) -> None:
         """Ends a lane; its memory goes with the last request that still reads it."""

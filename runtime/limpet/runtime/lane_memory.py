@@ -39,6 +39,14 @@ class Area:
         self._generation = 0
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Lets go of the memory.
+
+        Raises:
+            BufferError: Somebody still has a frame of it.
+        """
+        self._view.release()
+
     # Giving blocks out ----------------------------------------------------------------------------
 
     def put(self, frame: Buffer) -> Block | None:

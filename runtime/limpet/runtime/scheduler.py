@@ -248,6 +248,7 @@ class ModelWorker:
             except BaseException:  # what waits behind it would wait for ever
                 log.exception("a job of %s raised", threading.current_thread().name)
             finally:
+                del job, taken  # it may hold megabytes, which would stay until the next one
                 self._done(lanes)
 
     def _take(self) -> tuple[Job, list[_Lane]] | None:
