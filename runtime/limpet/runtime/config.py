@@ -38,6 +38,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     place, however many of its messages wait."""
     max_batch: PositiveInt = 256
     """Largest size of the axis `batch` in one request."""
+    rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """Requests per second that nodes will send, all together. Where it is stated, the server checks
+    at its start that this machine can serve them."""
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """Time from capture to answer that those requests need; none: until the next one."""
 
 
 class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +81,8 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     it is taken as it is used. 0: such clients use their sockets only."""
     max_streams: PositiveInt = 1024
     """Streams that may be open at a time."""
+    when_overloaded: Literal["refuse", "warn"] = "refuse"
+    """What to do at the start where the models' `rate_hz` and `deadline_ms` cannot be kept here."""
     drain_s: Seconds = 10.0
     """On SIGTERM, longest wait for requests that were accepted."""
 

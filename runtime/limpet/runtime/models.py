@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from limpet.contracts.bundle import Bundle, read_bundle
-from limpet.contracts.errors import EngineError, TensorError
+from limpet.contracts.errors import ConfigError, EngineError, TensorError
 from limpet.contracts.golden import check_golden
 from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ImagePreprocessing
@@ -17,11 +19,14 @@ from limpet.contracts.messages import ModelInfo
 from limpet.contracts.scoring import SignalScorer, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
+from limpet.runtime.admission import Load, find_overloads, usable_cores
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
 from limpet.runtime.run_cost import RunCost, measure_runs, percentile
 from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
+
+log = logging.getLogger(__name__)
 
 ROWS = "rows"
 """Name of the tensor that a request to a model which scores streams carries."""
@@ -185,3 +190,36 @@ def load_models(configs: Sequence[ModelConfig]) -> dict[str, ServedModel]:
             )
         models[model.name] = model
     return models
+
+
+def check_load(models: Mapping[str, ServedModel], when_overloaded: Literal["refuse", "warn"]) -> None:
+    """Whether this machine can serve what the models' configurations declare.
+
+    Raises:
+        ConfigError: It cannot, and is to refuse.
+    """
+    loads = [
+        Load(
+            name=name,
+            rate_hz=model.config.rate_hz,
+            deadline_ms=model.config.deadline_ms,
+            p99_ms=model.measured_p99_ns / 1e6,
+            threads=model.config.threads,
+        )
+        for name, model in models.items()
+        if model.config.rate_hz is not None
+    ]
+    for load in loads:
+        log.info(
+            "model %s: one run takes %.3g ms (p99), %g requests/s declared",
+            load.name, load.p99_ms, load.rate_hz,
+        )  # fmt: skip
+    if overloads := find_overloads(loads, usable_cores()):
+        message = "this machine cannot serve what is declared: " + "; ".join(overloads)
+        if when_overloaded == "refuse":
+            raise ConfigError(
+                message,
+                "lower rate_hz, take a smaller model or a lower precision, or set "
+                'when_overloaded = "warn"',
+            )
+        log.warning("%s", message)

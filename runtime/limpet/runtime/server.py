@@ -27,7 +27,7 @@ from limpet.runtime.io_loop import IoLoop
 from limpet.runtime.lane_host import LaneHost
 from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.metrics import Metrics
-from limpet.runtime.models import load_models
+from limpet.runtime.models import check_load, load_models
 from limpet.runtime.replies import Refusals, Respond
 from limpet.runtime.scheduler import InlineBudget, ModelWorker
 from limpet.runtime.stream_requests import StreamRequests
@@ -61,6 +61,7 @@ class Server:
         self._stop_requested = False
         self._models = load_models(config.models)
         section = config.server
+        check_load(self._models, section.when_overloaded)
         budget = InlineBudget()
         with contextlib.ExitStack() as opened:  # closed again where something fails
             self._io = IoLoop(
