@@ -17,7 +17,9 @@ from tests.bundles import identity_bundle
 
 
 def load(name: str, rate_hz: float, p99_ms: float, **more: Any) -> Load:
-    return Load(name=name, rate_hz=rate_hz, p99_ms=p99_ms, **{"deadline_ms": None, "threads": 1, **more})
+    return Load(
+        name=name, rate_hz=rate_hz, p99_ms=p99_ms, **{"deadline_ms": None, "threads": 1, **more}
+    )
 
 
 def test_what_fits_is_accepted_up_to_the_last_millisecond() -> None:
@@ -30,16 +32,14 @@ def test_what_fits_is_accepted_up_to_the_last_millisecond() -> None:
 def test_a_model_that_is_asked_for_more_than_it_can_do_is_said() -> None:
     (rate,) = find_overloads([load("grasp", 5.0, 250.0, deadline_ms=300.0)], cores=8)
     assert rate == (
-        "model 'grasp': 5 requests/s x 250 ms (p99) = 1.25 s of work a second, and it runs one at a "
-        "time: at most 1"
+        "model 'grasp': 5 requests/s x 250 ms (p99) = 1.25 s of work a second, and it runs one at "
+        "a time: at most 1"
     )
 
 
 def test_a_run_that_takes_longer_than_its_deadline_is_said() -> None:
     (late,) = find_overloads([load("nav", 2.0, 60.0, deadline_ms=50.0)], cores=8)
-    assert late == (
-        "model 'nav': one run takes 60 ms (p99), its answer is due within 50 ms"
-    )
+    assert late == ("model 'nav': one run takes 60 ms (p99), its answer is due within 50 ms")
 
 
 def test_models_that_fit_alone_and_not_together_are_said() -> None:
@@ -60,13 +60,16 @@ def test_deadlines_that_collide_are_said_though_there_is_time_enough_on_average(
     assert find_overloads(loads, cores=2) == []
     (late,) = find_overloads(loads, cores=1)
     assert late == (
-        "within 50 ms must be finished: 1 x a 30 ms + 1 x b 30 ms + 1 x c 1 ms = 61 ms, and 1 cores "
-        "do 50 ms"
+        "within 50 ms must be finished: 1 x a 30 ms + 1 x b 30 ms + 1 x c 1 ms = 61 ms, and 1 "
+        "cores do 50 ms"
     )
 
 
 def test_a_window_counts_every_run_that_must_end_in_it() -> None:
-    fast, slow = load("fast", 100.0, 6.0, deadline_ms=10.0), load("slow", 2.0, 30.0, deadline_ms=60.0)
+    fast, slow = (
+        load("fast", 100.0, 6.0, deadline_ms=10.0),
+        load("slow", 2.0, 30.0, deadline_ms=60.0),
+    )
     (late,) = find_overloads([fast, slow], cores=1)
     assert "6 x fast 6 ms + 1 x slow 30 ms = 66 ms" in late
 

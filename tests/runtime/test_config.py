@@ -290,7 +290,7 @@ def test_a_tilde_stands_for_the_home_folder(
             f'[server]\n"a[b" = 1\n{MODEL}',
             "2: Object contains unknown field `a[b` (at server.a[b)\n"
             "  known: name, listen, publish, allow_network, state_dir, heartbeat_s, "
-            "max_message_mb, lane_mb, max_streams, drain_s",
+            "max_message_mb, lane_mb, max_streams, when_overloaded, drain_s",
             id="key with a bracket",
         ),
         pytest.param(

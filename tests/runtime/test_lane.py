@@ -219,7 +219,7 @@ def test_a_late_reply_over_a_lane_is_not_taken_for_the_next_one(
     engine = obedient(server, "identity")
     engine.gate.clear()
     for value in (1.0, 2.0):
-        with pytest.raises(RequestTimeoutError, match="no reply from .* to Infer within 0.05 s"):
+        with pytest.raises(RequestTimeoutError, match=r"no reply from .* to Infer within 0.05 s"):
             robot.infer("identity", x(value), timeout_s=0.05)
     engine.gate.set()
     for value in (3.0, 4.0):
@@ -327,7 +327,10 @@ def test_a_token_does_not_last(server: Server, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_strangers_who_say_nothing_keep_nobody_out(server: Server) -> None:
-    with contextlib.ExitStack() as stack, RobotClient(server.listening[0], lane=False) as connection:
+    with (
+        contextlib.ExitStack() as stack,
+        RobotClient(server.listening[0], lane=False) as connection,
+    ):
         offer = offer_of(connection)
         for _ in range(lane_host.MAX_OFFERS + 5):
             stack.callback(connect(offer).close)

@@ -63,9 +63,7 @@ class Packet(NamedTuple):
     released: list[Block]
 
 
-def pack(
-    frames: Sequence[Buffer | tuple[Block, int]], released: Sequence[Block] = ()
-) -> bytes:
+def pack(frames: Sequence[Buffer | tuple[Block, int]], released: Sequence[Block] = ()) -> bytes:
     """The bytes of a packet; what `Packet` has."""
     parts: list[Buffer] = [_HEAD.pack(LANE_VERSION, len(frames), len(released))]
     inline: list[Buffer] = []

@@ -86,7 +86,9 @@ def _late(loads: Sequence[Load], cores: int) -> list[str]:
         ]
         demand_ms = sum(count * load.p99_ms * load.threads for load, count in runs)
         if demand_ms > cores * window_ms:
-            terms = " + ".join(f"{count} x {load.name} {load.p99_ms:.3g} ms" for load, count in runs)
+            terms = " + ".join(
+                f"{count} x {load.name} {load.p99_ms:.3g} ms" for load, count in runs
+            )
             return [
                 f"within {window_ms:.3g} ms must be finished: {terms} = {demand_ms:.3g} ms, and "
                 f"{cores} cores do {cores * window_ms:.3g} ms"

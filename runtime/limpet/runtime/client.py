@@ -97,6 +97,11 @@ class Connection:
             self._lane.close()
             self._lane = None
 
+    @property
+    def has_lane(self) -> bool:
+        """Whether requests with tensors take a same-host lane."""
+        return self._lane is not None
+
     def next_id(self) -> int:
         """A request id that was not used yet."""
         self._last_id += 1

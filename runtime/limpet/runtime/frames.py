@@ -7,7 +7,7 @@ number of frames is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import zmq
 from zmq.backend import Socket
@@ -20,7 +20,8 @@ MAX_FRAMES = messages.MAX_TENSORS + 3
 COPY_BELOW_BYTES = 64 * 1024
 _NOW, _RCVTIMEO = int(zmq.NOBLOCK), int(zmq.RCVTIMEO)
 _MORE_NOW = _NOW | int(zmq.SNDMORE)
-_send = Socket.send  # what `zmq.Socket.send` comes to for sockets of our kinds
+_send: Callable[[zmq.Socket[bytes], Buffer, int, bool], object] = Socket.send  # type: ignore[assignment]
+"""What `zmq.Socket.send` comes to for sockets of our kinds."""
 
 
 def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:

@@ -135,7 +135,7 @@ class InferenceRequests:
     ) -> None:
         try:
             started_ns = time.monotonic_ns()
-            if (stale := self._stale(request, "queue")) is not None:
+            if (stale := self._stale(request, "queue", self._doomed_ns(model, batch))) is not None:
                 return self._drop_stale(stale, respond)
             outputs = compute(inputs)
             finished_ns = time.monotonic_ns()
@@ -165,10 +165,22 @@ class InferenceRequests:
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             self._refusals.fail(respond, request.id, error)
 
-    def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
+    def _doomed_ns(self, model: ServedModel, batch: int) -> int:
+        """How much older a request will be when it is answered, where another waits for its place.
+
+        Under overload the first in the queue is always about to be too old. To run it would take
+        the time in which the next one is still answered in time, and so on: nothing would be.
+        """
+        if not self._workers[model.name].has_waiting:
+            return 0
+        return round(model.cost.p99_ns * batch)
+
+    def _stale(
+        self, request: messages.Infer, stage: Any, ahead_ns: int = 0
+    ) -> messages.Stale | None:
         if request.max_age_ns is None or request.capture_time_ns is None:
             return None
-        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns) + ahead_ns
         if age_ns <= request.max_age_ns:
             return None
         return messages.Stale(

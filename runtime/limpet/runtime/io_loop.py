@@ -123,7 +123,7 @@ class IoLoop:
         # Of libzmq's own poll each call asks every socket twice; here the sockets' descriptors are
         # waited for. They tell of news and not of messages: see `_pending`.
         poller, wake = select.poll(), self._wake_read.fileno()
-        router, xpub = (socket.getsockopt(zmq.FD) for socket in (self._router, self._xpub))
+        router, xpub = (int(each.getsockopt(zmq.FD)) for each in (self._router, self._xpub))
         for source in (router, xpub, wake, *self._sources):
             poller.register(source, select.POLLIN)
         turn, next_beat_s = Turn(), time.monotonic()
@@ -133,7 +133,9 @@ class IoLoop:
                 beat()
                 # After a stall the beat starts anew instead of catching up.
                 next_beat_s = max(next_beat_s + beat_s, now_s)
-            sleep_s = 0.0 if self._pending() else min(max(0.0, next_beat_s - now_s), longest_sleep_s)
+            sleep_s = (
+                0.0 if self._pending() else min(max(0.0, next_beat_s - now_s), longest_sleep_s)
+            )
             self._looks()
             ready = [source for source, _ in poller.poll(math.ceil(sleep_s * 1000))]
             with turn:

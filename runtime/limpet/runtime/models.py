@@ -192,7 +192,9 @@ def load_models(configs: Sequence[ModelConfig]) -> dict[str, ServedModel]:
     return models
 
 
-def check_load(models: Mapping[str, ServedModel], when_overloaded: Literal["refuse", "warn"]) -> None:
+def check_load(
+    models: Mapping[str, ServedModel], when_overloaded: Literal["refuse", "warn"]
+) -> None:
     """Whether this machine can serve what the models' configurations declare.
 
     Raises:

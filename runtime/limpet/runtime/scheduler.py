@@ -216,6 +216,11 @@ class ModelWorker:
         return True
 
     @property
+    def has_waiting(self) -> bool:
+        """Whether anything is in the queue."""
+        return bool(self._heap)
+
+    @property
     def waiting(self) -> int:
         """Jobs and items in the queue."""
         with self._changed:
