@@ -2,9 +2,10 @@
 
 `WIRE.md` specifies them for other languages; `tests/contracts/lane_golden.json` holds golden bytes.
 
-A packet carries the frames of one message (`wire`). A large frame lies in a block of the memory that
-both sides have mapped, and the packet says where. Each side has an area of that memory that it alone
-gives out; a block begins with its generation, so that whoever reads one sees when it was reused.
+A packet carries the frames of one message (`wire`). A large frame lies in a block of the memory
+that both sides have mapped, and the packet says where. Each side has an area of that memory that it
+alone gives out; a block begins with its generation, so that whoever reads one sees when it was
+reused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether this machine can serve what a configuration declares, said before anybody relies on it.
 
-What is declared are requests per second and deadlines of each model (`rate_hz`, `deadline_ms`); what
-they cost is measured when the models are loaded (p99 of a run). Three conditions are necessary, and
-none of them is sufficient: requests may come in bursts, and sensor streams come on top.
+What is declared are requests per second and deadlines of each model (`rate_hz`, `deadline_ms`);
+what they cost is measured when the models are loaded (p99 of a run). Three conditions are
+necessary, and none is sufficient: requests may come in bursts, and sensor streams come on top.
 
 1. A model runs one request at a time, so rate x p99 is at most 1.
 2. All models share the processor's cores: the sum of rate x p99 x threads is at most their number.

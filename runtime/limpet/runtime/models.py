@@ -121,7 +121,7 @@ class ServedModel:
         return None if self.images is None else self.images.valid_ns
 
     def cost_of(self, batch: int) -> float | None:
-        """Nanoseconds that a request takes, p99; None where its size decides, as an image's does."""
+        """p99 of a request in nanoseconds; None where its size decides, as an image's does."""
         return self.cost.p99_ns * batch if self.images is None else None
 
     def infer(self, inputs: Tensors) -> Tensors:

@@ -2,8 +2,8 @@
 
     python -m tests.runtime.bench.work_model
 
-`y` is `x`; beside that a loop multiplies 64 x 64 matrices, as often as an initializer says, in whose
-place `limpet.runtime.bench.work` writes a number of its own.
+`y` is `x`; beside that a loop multiplies 64 x 64 matrices, as often as an initializer says, in
+whose place `limpet.runtime.bench.work` writes a number of its own.
 """
 
 from __future__ import annotations

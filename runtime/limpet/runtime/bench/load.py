@@ -1,5 +1,5 @@
-"""Requests to a server, as nodes send them: some clients that each wait for their answer, or arrivals
-at fixed times, whether or not the server keeps up.
+"""Requests to a server, as nodes send them: clients that each wait for their answer, or arrivals at
+fixed times, whether or not the server keeps up.
 
 In the second, latency counts from the moment when a request is due, so that waiting for this very
 process counts as well, and so does the age of its input.

@@ -26,7 +26,7 @@ from limpet.runtime.client import RobotClient
 from limpet.runtime.engines import open_engine
 
 SIZES = {"4 KB": 1024, "150 KB": 37_632, "0.9 MB": 230_400, "2.7 MB": 691_200}
-"""float32 values of a request: a window, RGB images in bytes of 224 x 224, 640 x 480 and 1280 x 720."""
+"""float32 values of a request: a window; RGB images in bytes, 224 x 224, 640 x 480, 1280 x 720."""
 LANE = "lane"
 ROUNDS = 40
 

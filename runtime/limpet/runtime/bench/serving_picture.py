@@ -41,6 +41,9 @@ def draw_serving(path: Path, rows: Sequence[ServingRow], load: LoadReport | None
 
 
 def _draw_ratios(axis: Axes, rows: Sequence[ServingRow]) -> None:
+    if not rows:
+        axis.set_axis_off()
+        return
     axis.set_title("A request beside a raw ZeroMQ echo of its bytes", loc="left")
     axis.axhline(1.0, color=FAINT, linewidth=0.8)
     sizes = list(dict.fromkeys(row.size for row in rows))

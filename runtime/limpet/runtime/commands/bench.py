@@ -13,8 +13,6 @@ from limpet.contracts.reports import format_table, write_json
 from limpet.runtime.commands import json_option
 
 if TYPE_CHECKING:
-    from limpet.runtime.bench.serving import ServingRow
-    from limpet.runtime.bench.serving_load import LoadReport, MixedRow, OpenRow, ThroughputRow
     from limpet.runtime.bench.streaming import StreamStep
 
 
@@ -57,27 +55,28 @@ def serve(
 ) -> None:
     """Compare served requests with a raw ZeroMQ echo of the same bytes, and load a server.
 
-    Idle: an identity model is served over tcp, ipc and the same-host lane at four sizes; the echo, a
-    process of its own with the same frames, and the engine called in process take turns with it.
+    Idle: an identity model is served over tcp, ipc and the same-host lane at four sizes; the echo,
+    a process of its own with the same frames, and the engine called in process take turns with it.
 
     Load: clients that each wait for their answer; arrivals at fixed times, evenly or at random
     (latency counts from when a request is due); twice the capacity with a maximum age of 50 ms,
     beside a client that asks 20 times a second; three models together at their rates; starts.
 
-    --json writes: machine; rows with transport, size, requests, limpet_p50, limpet_p99, limpet_p999,
-    echo_p50, echo_p99, engine_p50 (all in microseconds), ratio_p50 = (limpet - engine) / echo and
-    ratio_p99 = limpet / echo; load with throughput (model, clients, per_s), open_loop (model,
-    arrivals, load as a part of capacity, offered_per_s, results, other, late_p99_ms), both with
-    p50_ms, p99_ms, p999_ms, max_ms; overload (model, capacity_per_s, offered_per_s, seconds, goodput
-    as a part of capacity, max_age_ms, results, stale, rejected, unanswered, result_age_p50_ms,
-    result_age_max_ms, memory_mb before and after, recovered_ms, good_idle_p99_ms,
-    good_beside_p99_ms); mixed (model, rate_hz, due_ms, requests, missed, and latencies); start
-    (ready_ms, first_result_ms, memory_mb, memory_after_load_mb). A part that was not measured is
-    null.
+    --json writes: machine; rows with transport, size, requests, limpet_p50, limpet_p99,
+    limpet_p999, echo_p50, echo_p99, engine_p50 (all in microseconds), ratio_p50 = (limpet - engine)
+    / echo and ratio_p99 = limpet / echo; load with throughput (model, clients, per_s), open_loop
+    (model, arrivals, load as a part of capacity, offered_per_s, results, other, late_p99_ms), both
+    with p50_ms, p99_ms, p999_ms, max_ms; overload (model, capacity_per_s, offered_per_s, seconds,
+    goodput as a part of capacity, max_age_ms, results, stale, rejected, unanswered,
+    result_age_p50_ms, result_age_max_ms, memory_mb before and after, recovered_ms,
+    good_idle_p99_ms, good_beside_p99_ms); mixed (model, rate_hz, due_ms, requests, missed, and
+    latencies); start (ready_ms, first_result_ms, memory_mb, memory_after_load_mb). A part that was
+    not measured is null.
     """
     from limpet.runtime.bench.serving import bench_serving
     from limpet.runtime.bench.serving_load import bench_load
     from limpet.runtime.bench.serving_picture import check_picture, draw_serving
+    from limpet.runtime.bench.serving_tables import idle_table, load_tables
     from limpet.runtime.machine import describe_machine
 
     def progress(what: str) -> None:
@@ -98,85 +97,9 @@ def serve(
     if write_json(json_file, {"machine": describe_machine(), "rows": rows, "load": load}):
         return
     if rows is not None:
-        click.echo(_idle_table(rows))
+        click.echo(idle_table(rows))
     if load is not None:
-        click.echo(_load_tables(load))
-
-
-def _idle_table(rows: Sequence[ServingRow]) -> str:
-    return format_table(
-        [
-            "",
-            "size",
-            "limpet p50/p99 µs",
-            "echo p50/p99 µs",
-            "engine p50 µs",
-            "ratio p50",
-            "p99",
-        ],
-        [
-            [
-                row.transport,
-                row.size,
-                f"{row.limpet_p50:.0f} / {row.limpet_p99:.0f}",
-                f"{row.echo_p50:.0f} / {row.echo_p99:.0f}",
-                f"{row.engine_p50:.0f}",
-                f"{row.ratio_p50:.2f}",
-                f"{row.ratio_p99:.2f}",
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _load_tables(load: LoadReport) -> str:
-    def latency(row: ThroughputRow | OpenRow | MixedRow) -> str:
-        return f"{row.p50_ms:.2f} / {row.p99_ms:.2f} / {row.p999_ms:.2f}"
-
-    def megabytes(value: float | None) -> str:
-        return "-" if value is None else f"{value:.0f} MB"
-
-    over, start = load.overload, load.start
-    head = "p50/p99/p99.9 ms"
-    return "\n\n".join(
-        [
-            format_table(
-                ["model", "clients", "results/s", head],
-                [[r.model, str(r.clients), f"{r.per_s:.0f}", latency(r)] for r in load.throughput],
-            ),
-            format_table(
-                ["model", "arrivals", "load", "offered/s", "no result", head],
-                [
-                    [
-                        r.model,
-                        r.arrivals,
-                        f"{r.load:g}",
-                        f"{r.offered_per_s:.0f}",
-                        str(r.other),
-                        latency(r),
-                    ]
-                    for r in load.open_loop
-                ],
-            ),
-            format_table(
-                ["together", "per s", "missed", head],
-                [
-                    [r.model, f"{r.rate_hz:g}", f"{r.missed} of {r.requests}", latency(r)]
-                    for r in load.mixed
-                ],
-            ),
-            f"overload: {over.offered_per_s:.0f} requests/s of {over.model} for {over.seconds:g} s, "
-            f"goodput {over.goodput:.2f} of the capacity {over.capacity_per_s:.0f}/s; "
-            f"{over.results} results at most {over.result_age_max_ms:.1f} ms old where they arrive "
-            f"(asked: {over.max_age_ms:g} in the server), {over.stale} stale, "
-            f"{over.rejected} rejected, {over.unanswered} unanswered; a client that asks "
-            f"20 times a second: p99 {over.good_idle_p99_ms:.1f} ms alone, "
-            f"{over.good_beside_p99_ms:.1f} beside, {over.recovered_ms:.1f} after",
-            f"start: ready in {start.ready_ms:.0f} ms, first result {start.first_result_ms:.1f} ms "
-            f"later; memory {megabytes(start.memory_mb)}, after load "
-            f"{megabytes(start.memory_after_load_mb)}",
-        ]
-    )
+        click.echo(load_tables(load))
 
 
 @command.command("stream")
