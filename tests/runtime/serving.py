@@ -69,7 +69,7 @@ def obedient(server: Server, model: str) -> ObedientEngine:
     """Puts an `ObedientEngine` into a served model, which from then on runs in its worker."""
     served = server._models[model]
     served.engine = engine = ObedientEngine(served.engine)
-    served.cost = RunCost(1e12)  # too much for the I/O thread, which a closed gate must never stop
+    served.cost = RunCost(1e8)  # too much for the I/O thread, which a closed gate must never stop
     return engine
 
 

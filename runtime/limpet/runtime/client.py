@@ -13,10 +13,10 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 import zmq
 from msgspec import UNSET
 from zmq.utils.monitor import recv_monitor_message
@@ -86,6 +86,7 @@ class Connection:
         self._clock_offset_ns = 0
         self._clock_measured_s: float | None = None
         self._last_id = 0
+        self._wait_ms = -1  # what the socket was told; for ever at first
 
     def close(self) -> None:
         """Closes the socket; what waits for a reply gets none."""
@@ -137,7 +138,11 @@ class Connection:
         """The next reply, or None where none came until `deadline_s` (monotonic)."""
         while True:
             try:
-                frames = receive_frames(self._socket, _milliseconds_until(deadline_s))
+                wait_ms = _milliseconds_until(deadline_s)
+                if wait_ms != self._wait_ms:  # seldom: those who ask in a row wait alike
+                    self._socket.setsockopt(zmq.RCVTIMEO, wait_ms)
+                    self._wait_ms = wait_ms
+                frames = receive_frames(self._socket, wait=True)
                 return decode_reply([frame.buffer for frame in frames])
             except zmq.Again:
                 return None
@@ -311,8 +316,7 @@ def same_transport(endpoint: str, offered: list[str]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True, eq=False):
     """A finished inference.
 
     Attributes:
