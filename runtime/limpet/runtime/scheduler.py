@@ -92,7 +92,8 @@ class ModelWorker:
         self._by_key: dict[object, _Entry] = {}
         self._lanes: dict[Hashable, _Lane] = {}
         self._ranks = Ranks()
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # a `Condition` takes twice as long to enter
+        self._changed = threading.Condition(self._lock)
         self._busy, self._in_job, self._stopping = 0, False, False
         self._threads = [
             threading.Thread(target=self._work, name=f"model-{name}-{number}", daemon=True)
@@ -113,7 +114,7 @@ class ModelWorker:
         Returns:
             Whether it was accepted; False where the queue or the lane is full, or was stopped.
         """
-        with self._changed:
+        with self._lock:
             found = self._lanes.get(lane)
             if self._stopping or (
                 len(self._heap) >= self._capacity if found is None else len(found.items) >= most
@@ -164,7 +165,7 @@ class ModelWorker:
                 self._budget.spend(cost_ns)
             return True
         dropped: Job | None = None
-        with self._changed:
+        with self._lock:
             if self._stopping:
                 return False
             old = None if key is None else self._by_key.get(key)
@@ -204,7 +205,7 @@ class ModelWorker:
         return self._budget.allows(cost_ns)
 
     def _run_inline(self, job: Job) -> bool:
-        with self._changed:
+        with self._lock:
             if self._busy or self._heap or self._stopping:
                 return False
             self._busy, self._in_job = 1, True
@@ -223,13 +224,13 @@ class ModelWorker:
     @property
     def waiting(self) -> int:
         """Jobs and items in the queue."""
-        with self._changed:
+        with self._lock:
             jobs = sum(not isinstance(entry.work, _Lane) for entry in self._heap)
             return jobs + sum(len(lane.items) for lane in self._lanes.values())
 
     def stop(self, timeout_s: float) -> bool:
         """Finishes the queue, then ends the threads; whether it did so in time."""
-        with self._changed:
+        with self._lock:
             self._stopping = True
             self._changed.notify_all()
         deadline_s = time.monotonic() + timeout_s
@@ -239,7 +240,7 @@ class ModelWorker:
 
     def _work(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 while (taken := self._take()) is None:
                     if self._stopping and not self._heap:
                         self._changed.notify()  # the next one that waits has nothing to do either
@@ -288,7 +289,7 @@ class ModelWorker:
 
     def _done(self, lanes: Sequence[_Lane]) -> None:
         """A job has ended, or a call that ran items of these lanes."""
-        with self._changed:
+        with self._lock:
             self._busy -= 1
             if not lanes:
                 self._in_job = False
