@@ -173,7 +173,7 @@ class InferenceRequests:
         """
         if not self._workers[model.name].has_waiting:
             return 0
-        return round(model.cost.p99_ns * batch)
+        return round(model.cost.p95_ns * batch)
 
     def _stale(
         self, request: messages.Infer, stage: Any, ahead_ns: int = 0

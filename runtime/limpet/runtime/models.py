@@ -22,7 +22,7 @@ from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.admission import Load, find_overloads, usable_cores
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
-from limpet.runtime.run_cost import RunCost, measure_runs, percentile
+from limpet.runtime.run_cost import QUANTILE, RunCost, measure_runs, percentile
 from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
 
@@ -72,8 +72,8 @@ class ServedModel:
         took = self._measure(golden.inputs)
         self.measured_p50_ns, self.measured_p99_ns = percentile(took, 0.5), percentile(took, 0.99)
         """Of one run of the graph at the smallest batch, when the model was loaded."""
-        self.cost = RunCost(self.measured_p99_ns)
-        """The same, p99, followed since for requests of one."""
+        self.cost = RunCost(percentile(took, QUANTILE))
+        """The same, p95, followed since for requests of one."""
 
     def _measure(self, inputs: Tensors) -> list[int]:
         """Nanoseconds of runs of the graph at the smallest batch, ascending."""
@@ -121,8 +121,8 @@ class ServedModel:
         return None if self.images is None else self.images.valid_ns
 
     def cost_of(self, batch: int) -> float | None:
-        """p99 of a request in nanoseconds; None where its size decides, as an image's does."""
-        return self.cost.p99_ns * batch if self.images is None else None
+        """p95 of a request in nanoseconds; None where its size decides, as an image's does."""
+        return self.cost.p95_ns * batch if self.images is None else None
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Preprocesses and runs one request; `images` does that for a model that takes some.

@@ -240,11 +240,7 @@ class Stream:
     def _check(self, request: Samples, values: Array) -> None:
         if self._next_sequence is None:
             raise RejectedError("unknown_stream", f"stream {self.name!r} was refused when opened")
-        if (
-            values.dtype not in _FLOATS
-            or values.ndim != 2
-            or values.shape[1] != self._width
-        ):
+        if values.dtype not in _FLOATS or values.ndim != 2 or values.shape[1] != self._width:
             raise RejectedError(
                 "bad_input",
                 f"values are {values.dtype.name} {list(values.shape)}, "
