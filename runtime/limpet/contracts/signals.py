@@ -82,4 +82,5 @@ class Prepared(msgspec.Struct, frozen=True):
             scores = np.concatenate([np.array([held], np.float32), frame_scores])[newest]
         if self.states.tobytes().count(_SCORED) == len(self.states):  # nearly always, much quicker
             return scores.copy()  # else it would keep what all streams of a call share
-        return np.where(self.states <= LAST_SCORED, scores, np.float32(np.nan))
+        row_scores: Float32 = np.where(self.states <= LAST_SCORED, scores, np.float32(np.nan))
+        return row_scores

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 LARGEST_STEP = 0.1
 """Of the estimate, in one observation: one run that was interrupted moves it by a tenth."""
 QUANTILE = 0.95
-"""Of what a run costs. On a machine that others use as well, one run in a hundred is interrupted for
-milliseconds, wherever it runs: a higher one would say more of them than of the model."""
+"""Of what a run costs. On a machine that others use as well, one run in a hundred is interrupted
+for milliseconds, wherever it runs: a higher one would say more of them than of the model."""
 WARM_UP_RUNS, FEWEST_RUNS, MOST_RUNS = 3, 5, 200
 MEASURE_S = 0.5
 

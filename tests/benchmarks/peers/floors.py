@@ -1,4 +1,4 @@
-"""What nothing can be quicker than: the model in the client's own process, and a raw ZeroMQ echo."""
+"""What nothing over sockets can beat: the model in the client's process, and a raw ZeroMQ echo."""
 
 from __future__ import annotations
 

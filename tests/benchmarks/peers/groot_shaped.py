@@ -1,5 +1,6 @@
-"""A policy server of the shape of Isaac GR00T's ZeroMQ service, written from its public description:
-REQ and REP, one msgpack map a message, arrays as `.npy` bytes in it, one request after another.
+"""A policy server of the shape of Isaac GR00T's ZeroMQ service, written from its public
+description: REQ and REP, one msgpack map a message, arrays as `.npy` bytes in it, one request after
+another.
 
 Ours, not theirs: it shows what that shape costs, not what their code does.
 """

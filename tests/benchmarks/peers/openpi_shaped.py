@@ -1,6 +1,6 @@
-"""A policy server of the shape of openpi's websocket server, written from its public description: a
-websocket without compression, msgpack with arrays as raw bytes, metadata on connecting, inference in
-the event loop.
+"""A policy server of the shape of openpi's websocket server, written from its public description:
+a websocket without compression, msgpack with arrays as raw bytes, metadata on connecting, inference
+in the event loop.
 
 Ours, not theirs: it shows what that shape costs, not what their code does.
 """
