@@ -79,6 +79,7 @@ def server_config(
     streams: Sequence[StreamConfig] = (StreamConfig(detector=QUICK),),
     queue: int = 256,
     stream_threads: int = 2,
+    together: bool = False,
     anomaly: Mapping[str, Any] | None = None,
     more: Sequence[Path] = (),
     **section: Any,
@@ -89,6 +90,7 @@ def server_config(
         folder: Takes bundles and state; a second server there finds both.
         streams: The `[[streams]]` tables.
         queue: Of both models.
+        together: Of both models; without it each request is a run of its own.
         stream_threads: Of both models; with 1, what waits for a stream waits for all.
         anomaly: Options of `anomaly_bundle`.
         more: Bundles to serve as well.
@@ -104,7 +106,9 @@ def server_config(
             **{"listen": ("tcp://127.0.0.1:0",), "publish": ("tcp://127.0.0.1:0",), **section}
         ),
         models=[
-            ModelConfig(bundle=str(path), queue=queue, stream_threads=stream_threads)
+            ModelConfig(
+                bundle=str(path), queue=queue, stream_threads=stream_threads, together=together
+            )
             for path in (*bundles, *more)
         ],
         streams=tuple(streams),

@@ -163,8 +163,8 @@ def test_a_tilde_stands_for_the_home_folder(
         pytest.param(
             f"{MODEL}colour = 1\n",
             "3: Object contains unknown field `colour` (at models[0].colour)\n"
-            "  known: bundle, name, engine, threads, stream_threads, queue, max_batch, rate_hz, "
-            "deadline_ms",
+            "  known: bundle, name, engine, threads, stream_threads, queue, max_batch, together, "
+            "rate_hz, deadline_ms",
             id="unknown key like no other",
         ),
         pytest.param(

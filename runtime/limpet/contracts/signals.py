@@ -81,6 +81,7 @@ class Prepared(msgspec.Struct, frozen=True):
             newest = np.searchsorted(self.ends, np.arange(len(self.states)), side="right")
             scores = np.concatenate([np.array([held], np.float32), frame_scores])[newest]
         if self.states.tobytes().count(_SCORED) == len(self.states):  # nearly always, much quicker
-            return scores.copy()  # else it would keep what all streams of a call share
+            own: Float32 = scores.copy()  # else it would keep what all streams of a call share
+            return own
         row_scores: Float32 = np.where(self.states <= LAST_SCORED, scores, np.float32(np.nan))
         return row_scores

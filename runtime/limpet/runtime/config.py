@@ -38,6 +38,9 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     place, however many of its messages wait."""
     max_batch: PositiveInt = 256
     """Largest size of the axis `batch` in one request."""
+    together: bool = True
+    """Whether requests that wait may be run in one call, where the start measures that it pays. An
+    output may then differ in its last digits by what it was run with."""
     rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
     """Requests per second that nodes will send, all together. Where it is stated, the server checks
     at its start that this machine can serve them."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from limpet.contracts import messages
@@ -16,7 +17,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import ServedModel
 from limpet.runtime.replies import Refusals, Respond
-from limpet.runtime.scheduler import ModelWorker
+from limpet.runtime.scheduler import ModelWorker, Together
 from limpet.runtime.served_images import Origin
 
 FUTURE_NS = 250_000_000
@@ -99,6 +100,11 @@ class InferenceRequests:
             key=(identity, request.replaces) if request.replaces else None,
             on_replaced=replaced,
             on_evicted=functools.partial(self._evict, model, request.id, respond),
+            together=None
+            if model.together == 1 or batch > 1
+            else functools.partial(
+                self._together, model, _Call(request, inputs, respond, arrived_ns)
+            ),
         )
         if not accepted:
             raise _overloaded(model)
@@ -141,29 +147,84 @@ class InferenceRequests:
             finished_ns = time.monotonic_ns()
             if batch == 1:
                 model.cost.observe(finished_ns - started_ns)
-            if (stale := self._stale(request, "reply")) is not None:
-                return self._drop_stale(stale, respond)
-            # Before the reply: whatever comes after it delays the thread that sends it.
-            self._metrics.record(model.name, finished_ns - arrived_ns)
-            respond(
-                messages.Result(
-                    id=request.id,
-                    model=model.name,
-                    space_id=model.manifest.space_id,
-                    engine=model.engine.name,
-                    queue_ns=started_ns - arrived_ns,
-                    inference_ns=finished_ns - started_ns,
-                    total_ns=finished_ns - arrived_ns,
-                    valid_until_ns=_valid_until_ns(model, request),
-                ),
-                outputs,
-            )
+            call = _Call(request, inputs, respond, arrived_ns)
+            self._answer(model, call, outputs, started_ns, finished_ns)
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)
             self._refusals.reject(respond, request.id, refused)
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             self._refusals.fail(respond, request.id, error)
+
+    def _answer(
+        self, model: ServedModel, call: _Call, outputs: Tensors, started_ns: int, finished_ns: int
+    ) -> None:
+        request = call.request
+        if (stale := self._stale(request, "reply")) is not None:
+            return self._drop_stale(stale, call.respond)
+        # Before the reply: whatever comes after it delays the thread that sends it.
+        self._metrics.record(model.name, finished_ns - call.arrived_ns)
+        call.respond(
+            messages.Result(
+                id=request.id,
+                model=model.name,
+                space_id=model.manifest.space_id,
+                engine=model.engine.name,
+                queue_ns=started_ns - call.arrived_ns,
+                inference_ns=finished_ns - started_ns,
+                total_ns=finished_ns - call.arrived_ns,
+                valid_until_ns=_valid_until_ns(model, request),
+            ),
+            outputs,
+        )
+
+    # Several in one call --------------------------------------------------------------------------
+
+    def _together(self, model: ServedModel, call: _Call) -> Together:
+        """How a request of one is run with others: those whose other sizes are the same."""
+        sizes = tuple(call.inputs[spec.name].shape[1:] for spec in model.inputs)
+        run = functools.partial(self._run_together, model)
+        return Together(sizes, call, model.together, run)
+
+    def _run_together(self, model: ServedModel, calls: Sequence[_Call]) -> None:
+        started_ns = time.monotonic_ns()
+        # Those that are due first are about to be too old: see `_doomed_ns`.
+        ahead_ns = round(model.cost_together.p95_ns)
+        live = []
+        for call in calls:
+            if (stale := self._stale(call.request, "queue", ahead_ns)) is not None:
+                self._drop_stale(stale, call.respond)
+            else:
+                live.append(call)
+        outputs = self._compute_together(model, live) if len(live) > 1 else None
+        if outputs is None:
+            for call in live:
+                self._run(model, model.infer, *call, 1)
+            return
+        finished_ns = time.monotonic_ns()
+        model.cost_together.observe(finished_ns - started_ns)
+        self._metrics.count("together", len(live))
+        for place, call in enumerate(live):
+            own = {name: array[place : place + 1] for name, array in outputs.items()}
+            try:
+                self._answer(model, call, own, started_ns, finished_ns)
+            except BaseException as error:  # noqa: BLE001 (as in `_run`)
+                self._refusals.fail(call.respond, call.request.id, error)
+
+    @staticmethod
+    def _compute_together(model: ServedModel, calls: Sequence[_Call]) -> Tensors | None:
+        """Outputs of several requests, in order; None where each has to be run by itself."""
+        try:
+            outputs = model.infer(
+                {
+                    spec.name: np.concatenate([call.inputs[spec.name] for call in calls])
+                    for spec in model.inputs
+                }
+            )
+            fits = all(len(array) == len(calls) for array in outputs.values())
+        except BaseException:  # noqa: BLE001 (one of them may be at fault: it is answered alone)
+            return None
+        return outputs if fits else None
 
     def _doomed_ns(self, model: ServedModel, batch: int) -> int:
         """How much older a request will be when it is answered, where another waits for its place.
@@ -193,6 +254,15 @@ class InferenceRequests:
 
     def _evict(self, model: ServedModel, request_id: int, respond: Respond) -> None:
         self._refusals.reject(respond, request_id, _overloaded(model))
+
+
+class _Call(NamedTuple):
+    """A request that waits or runs."""
+
+    request: messages.Infer
+    inputs: Tensors
+    respond: Respond
+    arrived_ns: int
 
 
 def _overloaded(model: ServedModel) -> RejectedError:

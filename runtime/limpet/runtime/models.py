@@ -22,7 +22,7 @@ from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.admission import Load, find_overloads, usable_cores
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
-from limpet.runtime.run_cost import QUANTILE, RunCost, measure_runs, percentile
+from limpet.runtime.run_cost import QUANTILE, RunCost, best_batch, measure_runs, percentile
 from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
 
@@ -74,6 +74,10 @@ class ServedModel:
         """Of one run of the graph at the smallest batch, when the model was loaded."""
         self.cost = RunCost(percentile(took, QUANTILE))
         """The same, p95, followed since for requests of one."""
+        self.together = self._measure_batches(golden.inputs) if config.together else 1
+        """Requests of one that are run in one call, at most."""
+        self.cost_together = RunCost(2 * self.cost.p95_ns)
+        """Of such a call, p95."""
 
     def _measure(self, inputs: Tensors) -> list[int]:
         """Nanoseconds of runs of the graph at the smallest batch, ascending."""
@@ -82,6 +86,19 @@ class ServedModel:
             for spec in self.manifest.inputs
         }
         return measure_runs(lambda: self.engine.run(single))
+
+    def _measure_batches(self, inputs: Tensors) -> int:
+        """How many requests pay in one call; 1 where each must be run by itself."""
+        tensors = [*self.manifest.inputs, *self.manifest.outputs]
+        if self.manifest.preprocessing is not None or any(
+            spec.shape[:1] != ["batch"] for spec in tensors
+        ):
+            return 1
+
+        def run(batch: int) -> None:
+            self.engine.run({name: np.repeat(x[:1], batch, axis=0) for name, x in inputs.items()})
+
+        return min(best_batch(run), self.config.max_batch)
 
     def info(self) -> ModelInfo:
         """What a client is told."""

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from limpet.runtime.ranks import UNHURRIED_NS, Rank, Ranks
 from limpet.runtime.turn import Turn
@@ -57,6 +57,22 @@ class _Lane:
     items: deque[Any]
 
 
+class Together(NamedTuple):
+    """A job that may be run with others of its kind.
+
+    Attributes:
+        group: What jobs must have in common.
+        item: Goes to `run`.
+        most: Jobs at a time.
+        run: Runs items of one group; must not raise.
+    """
+
+    group: Hashable
+    item: Any
+    most: int
+    run: RunTogether
+
+
 @dataclass(eq=False)
 class _Entry:
     rank: Rank
@@ -65,6 +81,7 @@ class _Entry:
     key: object = None
     on_replaced: Job | None = None
     on_evicted: Job | None = None
+    together: Together | None = None
 
     def __lt__(self, other: _Entry) -> bool:
         return self.rank < other.rank
@@ -142,6 +159,7 @@ class ModelWorker:
         key: object = None,
         on_replaced: Job | None = None,
         on_evicted: Job | None = None,
+        together: Callable[[], Together] | None = None,
     ) -> bool:
         """Runs a job now or later.
 
@@ -156,6 +174,7 @@ class ModelWorker:
             on_replaced: Called if that happens to this one.
             on_evicted: Called if this one is dropped from a full queue for one of a better rank,
                 such as a flooding client's is for another's; None keeps it.
+            together: Says how to run it with others that wait, if it has to wait.
 
         Returns:
             Whether it was accepted; False where the queue is full or was stopped.
@@ -190,7 +209,8 @@ class ModelWorker:
                 # Gone at once and not when its turn comes: it may hold megabytes.
                 self._heap.remove(old)
                 heapq.heapify(self._heap)
-            entry = _Entry(rank, job, client, key, on_replaced, on_evicted)
+            mates = None if together is None else together()
+            entry = _Entry(rank, job, client, key, on_replaced, on_evicted, mates)
             heapq.heappush(self._heap, entry)
             if key is not None:
                 self._by_key[key] = entry
@@ -265,10 +285,13 @@ class ModelWorker:
         if not isinstance(first, _Lane):
             if not self._in_job:
                 entry = heapq.heappop(self._heap)
-                self._by_key.pop(entry.key, None)
-                self._ranks.leave(entry.client, entry.rank, served=True)
+                self._leave(entry)
                 self._in_job = True
-                return first, []
+                mates = self._take_mates(entry)
+                if entry.together is None or not mates:
+                    return first, []
+                items = [entry.together.item, *mates]
+                return functools.partial(entry.together.run, items), []
             lanes = self._waiting_lanes()
             if not lanes:
                 return None
@@ -283,6 +306,25 @@ class ModelWorker:
         heapq.heapify(self._heap)
         items = [lane.items.popleft() for lane in lanes]
         return functools.partial(first.run_together, items), lanes
+
+    def _leave(self, entry: _Entry) -> None:
+        self._by_key.pop(entry.key, None)
+        self._ranks.leave(entry.client, entry.rank, served=True)
+
+    def _take_mates(self, entry: _Entry) -> list[Any]:
+        """Items of those that wait and may be run with a job, the best ranks first."""
+        if entry.together is None:
+            return []
+        group, most = entry.together.group, entry.together.most
+        mates = [e for e in self._heap if e.together is not None and e.together.group == group]
+        mates = sorted(mates)[: most - 1]
+        if mates:
+            for mate in mates:
+                self._leave(mate)
+            taken = {id(mate) for mate in mates}
+            self._heap = [e for e in self._heap if id(e) not in taken]
+            heapq.heapify(self._heap)
+        return [mate.together.item for mate in mates if mate.together is not None]
 
     def _waiting_lanes(self) -> list[_Lane]:
         return [entry.work for entry in sorted(self._heap) if isinstance(entry.work, _Lane)]

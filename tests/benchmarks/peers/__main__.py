@@ -4,8 +4,8 @@
 
 Each peer has a virtual environment of its own in FOLDER, made on the first run, with the same
 version of ONNX Runtime and NumPy as limpet's. `groot_shaped` and `openpi_shaped` are written by us
-from public descriptions of those servers. Floors: the model in the client's own process, and a raw
-ZeroMQ echo, which computes nothing. Overhead is a request's time minus that of the model in process.
+from public descriptions. Floors: the model in the client's own process, and a raw ZeroMQ echo,
+which computes nothing. Overhead is a request's time minus that of the model in process.
 """
 
 from __future__ import annotations
