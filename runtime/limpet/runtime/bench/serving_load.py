@@ -89,7 +89,7 @@ class Overload(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: Which.
-        capacity_per_s: Results per second of 4 clients that each wait for their answer.
+        capacity_per_s: Results per second of 16 clients that each wait for their answer.
         offered_per_s: Requests per second.
         seconds: How long.
         goodput: Results per second / capacity.
@@ -259,7 +259,7 @@ def _open_loop(
 ) -> list[OpenRow]:
     rows = []
     for model in ("identity", "work-1ms"):
-        capacity = next(r.per_s for r in throughput if (r.model, r.clients) == (model, 4))
+        capacity = next(r.per_s for r in throughput if (r.model, r.clients) == (model, CLIENTS[-1]))
         for kind in ("constant", "poisson"):
             for load in LOADS:
                 progress(f"{model}, {kind} arrivals at {load:g} of capacity")
@@ -290,7 +290,7 @@ def _overload(endpoint: str, pid: int, inputs: Tensors, seconds: float) -> Overl
     def p99_ms(answers: Answers) -> float:
         return answers.percentiles()["p99_ms"]
 
-    closed = run_closed(endpoint, model, inputs, 4, seconds / 2)
+    closed = run_closed(endpoint, model, inputs, CLIENTS[-1], seconds / 2)
     capacity = closed.results / closed.seconds
     (idle,) = run_open(endpoint, [source("constant", GOOD_CLIENT_HZ, seconds)])
     before_mb = memory_mb(pid)
