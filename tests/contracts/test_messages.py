@@ -18,6 +18,7 @@ from limpet.contracts.messages import (
     MESSAGES,
     VERSION,
     ChannelShare,
+    LaneOffer,
     Message,
     ModelInfo,
     Published,
@@ -37,7 +38,13 @@ from limpet.runtime.stream import CREDITS, MAX_ROWS
 from tests.contracts import wire_golden
 
 WIRE = (Path(messages.__file__).parent / "WIRE.md").read_text(encoding="utf-8")
-SMALLER_MAPS: tuple[type[msgspec.Struct], ...] = (TensorHeader, ModelInfo, TensorSpec, ChannelShare)
+SMALLER_MAPS: tuple[type[msgspec.Struct], ...] = (
+    TensorHeader,
+    LaneOffer,
+    ModelInfo,
+    TensorSpec,
+    ChannelShare,
+)
 _LIMITS = {2**63 - 1: "2^63-1", 2**62: "2^62", 2**31 - 1: "2^31-1"}
 
 
@@ -69,6 +76,8 @@ def describe(kind: inspect.Type) -> str:
 
     if isinstance(kind, inspect.IntType):
         return "int" + limits(kind.ge, kind.le)
+    if isinstance(kind, inspect.BoolType):
+        return "bool"
     if isinstance(kind, inspect.FloatType):
         return "float" + (limits(f">{kind.gt:g}", kind.le) if kind.gt is not None else "")
     if isinstance(kind, inspect.StrType):

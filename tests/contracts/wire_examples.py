@@ -20,6 +20,8 @@ def _values(kind: inspect.Type) -> st.SearchStrategy[Any]:
     if isinstance(kind, inspect.IntType):
         low = -_INT64 if kind.ge is None else kind.ge
         return st.integers(low, _INT64 if kind.le is None else kind.le)
+    if isinstance(kind, inspect.BoolType):
+        return st.booleans()
     if isinstance(kind, inspect.FloatType):
         return st.floats(
             kind.ge if kind.gt is None else kind.gt,

@@ -21,6 +21,7 @@ from limpet.runtime.client import Connection
 from limpet.runtime.config import DetectorConfig, ModelConfig, ServerConfig, StreamConfig
 from limpet.runtime.config import ServerSection as Section
 from limpet.runtime.engines import Engine
+from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
 from tests.bundles import anomaly_bundle, identity_bundle
 
@@ -68,7 +69,7 @@ def obedient(server: Server, model: str) -> ObedientEngine:
     """Puts an `ObedientEngine` into a served model, which from then on runs in its worker."""
     served = server._models[model]
     served.engine = engine = ObedientEngine(served.engine)
-    served.cost_ns = 10**12  # too much for the I/O thread, which a closed gate must never stop
+    served.cost = RunCost(1e8)  # too much for the I/O thread, which a closed gate must never stop
     return engine
 
 
@@ -78,6 +79,7 @@ def server_config(
     streams: Sequence[StreamConfig] = (StreamConfig(detector=QUICK),),
     queue: int = 256,
     stream_threads: int = 2,
+    together: bool = False,
     anomaly: Mapping[str, Any] | None = None,
     more: Sequence[Path] = (),
     **section: Any,
@@ -88,6 +90,7 @@ def server_config(
         folder: Takes bundles and state; a second server there finds both.
         streams: The `[[streams]]` tables.
         queue: Of both models.
+        together: Of both models; without it each request is a run of its own.
         stream_threads: Of both models; with 1, what waits for a stream waits for all.
         anomaly: Options of `anomaly_bundle`.
         more: Bundles to serve as well.
@@ -103,7 +106,9 @@ def server_config(
             **{"listen": ("tcp://127.0.0.1:0",), "publish": ("tcp://127.0.0.1:0",), **section}
         ),
         models=[
-            ModelConfig(bundle=str(path), queue=queue, stream_threads=stream_threads)
+            ModelConfig(
+                bundle=str(path), queue=queue, stream_threads=stream_threads, together=together
+            )
             for path in (*bundles, *more)
         ],
         streams=tuple(streams),

@@ -28,6 +28,7 @@ from limpet.contracts.wire import decode_request, encode
 from limpet.runtime import client
 from limpet.runtime.client import Connection, RobotClient, same_transport
 from limpet.runtime.inference import FUTURE_NS
+from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, Proxy, obedient, serving, until
 
@@ -421,6 +422,55 @@ def test_what_grew_too_old_in_the_queue_is_not_inferred(
     assert hear(robot).id == fresh
     assert engine.runs == 2
     assert robot.status().counters["dropped.stale_queue"] == 1
+
+
+def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
+    server: Server, robot: RobotClient, engine: ObedientEngine
+) -> None:
+    server._models["identity"].cost = RunCost(10e9)  # 10 s a run
+    engine.gate.clear()
+    first = tell(robot)
+    until(lambda: engine.runs)
+    now_ns = time.time_ns()
+    doomed = tell(robot, capture_time_ns=now_ns, max_age_ns=9 * SECOND)
+    fresh = tell(robot, capture_time_ns=now_ns, max_age_ns=60 * SECOND)
+    engine.gate.set()
+    assert hear(robot).id == first
+    stale = hear(robot)
+    assert isinstance(stale, Stale)
+    assert (stale.id, stale.stage) == (doomed, "queue")
+    assert hear(robot).id == fresh
+    assert engine.runs == 2
+    engine.gate.clear()
+    tell(robot)
+    until(lambda: engine.runs == 3)
+    alone = tell(robot, capture_time_ns=time.time_ns(), max_age_ns=9 * SECOND)
+    engine.gate.set()
+    hear(robot)
+    answer = hear(robot)  # where nobody waits, it is tried
+    assert isinstance(answer, messages.Result)
+    assert answer.id == alone
+
+
+def test_of_two_clients_first_requests_the_one_that_is_due_first_is_first(
+    server: Server, robot: RobotClient, engine: ObedientEngine
+) -> None:
+    with RobotClient(server.listening[0]) as other:
+        engine.gate.clear()
+        tell(robot)
+        until(lambda: engine.runs)
+        now_ns = time.time_ns()
+        tell(robot, 1.0, capture_time_ns=now_ns, max_age_ns=50 * SECOND)
+        until(lambda: waiting(server) == 1)
+        tell(robot, 2.0, capture_time_ns=now_ns, max_age_ns=20 * SECOND)
+        until(lambda: waiting(server) == 2)
+        tell(other, 3.0, capture_time_ns=now_ns, max_age_ns=30 * SECOND)
+        until(lambda: waiting(server) == 3)
+        order: list[float] = []
+        engine.replace = lambda outputs: order.append(float(outputs["y"][0, 0])) or outputs
+        engine.gate.set()
+        until(lambda: len(order) >= 3)
+    assert order[-3:] == [3.0, 1.0, 2.0], "a client's second waits for the other's first"
 
 
 def test_what_grew_too_old_in_the_engine_is_not_answered_with_a_result(

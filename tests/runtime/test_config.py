@@ -163,7 +163,8 @@ def test_a_tilde_stands_for_the_home_folder(
         pytest.param(
             f"{MODEL}colour = 1\n",
             "3: Object contains unknown field `colour` (at models[0].colour)\n"
-            "  known: bundle, name, engine, threads, stream_threads, queue, max_batch",
+            "  known: bundle, name, engine, threads, stream_threads, queue, max_batch, together, "
+            "rate_hz, deadline_ms",
             id="unknown key like no other",
         ),
         pytest.param(
@@ -291,7 +292,7 @@ def test_a_tilde_stands_for_the_home_folder(
             f'[server]\n"a[b" = 1\n{MODEL}',
             "2: Object contains unknown field `a[b` (at server.a[b)\n"
             "  known: name, listen, publish, allow_network, state_dir, heartbeat_s, "
-            "max_message_mb, max_streams, drain_s",
+            "max_message_mb, lane_mb, max_streams, when_overloaded, drain_s",
             id="key with a bracket",
         ),
         pytest.param(

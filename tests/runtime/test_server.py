@@ -21,6 +21,7 @@ from limpet.contracts.messages import Failed, Heartbeat, Infer, Rejected, Result
 from limpet.contracts.wire import decode_published, decode_reply, encode
 from limpet.runtime.alert_feed import AlertFeed
 from limpet.runtime.client import Connection, RobotClient
+from limpet.runtime.run_cost import RunCost
 from limpet.runtime.sensor import SensorStream
 from limpet.runtime.server import Server
 from tests.runtime.serving import (
@@ -279,7 +280,7 @@ def test_whatever_an_engine_does_is_answered_and_the_next_request_served(
     server: Server, robot: RobotClient, fail: Callable[[ObedientEngine], None], inline: bool
 ) -> None:
     engine = obedient(server, "identity")
-    server._models["identity"].cost_ns = 0 if inline else 10**12
+    server._models["identity"].cost = RunCost(0 if inline else 1e8)
     fail(engine)
     for _ in range(3):
         with pytest.raises(FailedError):

@@ -88,8 +88,10 @@ class Fingerprinter:
 
     def _calm_of(self, rows: RowScores, frames: int) -> Float32:
         """The newest calm ones of the first frames, a copy. (k, e)"""
-        scores = rows.scores[rows.prepared.ends[:frames]]  # NaN where not scored, so never calm
-        calm = scores < self._release_threshold
+        ends = rows.prepared.ends[:frames]
+        each_row = len(ends) == len(rows.scores)  # is a frame
+        scores = rows.scores if each_row else rows.scores[ends]
+        calm = scores < self._release_threshold  # False for NaN, where a row is not scored
         embeddings: Float32
         if calm.all():  # nearly always, and much quicker
             embeddings = rows.embeddings[:frames][-CALM_FRAMES:].copy()

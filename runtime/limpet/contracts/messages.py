@@ -56,10 +56,16 @@ class TensorMessage(Message, kw_only=True):
 
 
 class Hello(Message, kw_only=True):
-    """Asks what the server serves. Answer: `Welcome`."""
+    """Asks what the server serves. Answer: `Welcome`.
+
+    Attributes:
+        client: Says in the server's log who asks.
+        lane: Whether to offer a same-host lane; unset: no.
+    """
 
     id: Id
     client: Name
+    lane: bool | UnsetType = UNSET
 
 
 class Ping(Message, kw_only=True):
@@ -167,6 +173,18 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float | None = None
 
 
+class LaneOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a client on the same host may send its requests instead.
+
+    Attributes:
+        address: Name of a Unix socket in Linux's abstract namespace, without the leading zero byte.
+        token: What to say there first, in hexadecimal; good once, and for a few seconds.
+    """
+
+    address: str
+    token: str
+
+
 class Welcome(Message, kw_only=True):
     """Answers `Hello`.
 
@@ -176,6 +194,7 @@ class Welcome(Message, kw_only=True):
         alerts: Endpoints of the XPUB. A node takes the one of its own transport and, for tcp,
             keeps the host under which it reached the server.
         models: What is served.
+        lane: A same-host lane, where it was asked for and there is one; unset: none.
     """
 
     id: Id
@@ -183,6 +202,7 @@ class Welcome(Message, kw_only=True):
     limpet: str
     alerts: list[str]
     models: list[ModelInfo]
+    lane: LaneOffer | UnsetType = UNSET
 
 
 class Pong(Message, kw_only=True):

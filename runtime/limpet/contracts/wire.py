@@ -60,7 +60,7 @@ def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
         tensors: Arrays of `DTYPES`, copied only where they are not C-order little-endian.
 
     Raises:
-        WireError: A tensor without elements, which no message may carry.
+        WireError: A tensor that no message may carry: without elements, or of another dtype.
     """
     if not tensors:
         return [_encoder.encode(message)]
@@ -70,9 +70,11 @@ def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
         if array.size == 0:
             raise WireError(f"tensor {name!r} has shape {list(array.shape)}, wanted an element")
         raw = little_endian_contiguous(array)  # makes a scalar (1,)
-        headers.append(TensorHeader(name, dtype_name(raw.dtype), list(array.shape)))
-        # Casting through a byte view: a memoryview of bool or float16 has no portable format.
-        frames.append(raw.reshape(-1).view(np.uint8).data)
+        dtype = dtype_name(raw.dtype)
+        if dtype not in _LITTLE_ENDIAN:
+            raise WireError(f"tensor {name!r} is {dtype}, wanted one of {', '.join(DTYPES)}")
+        headers.append(TensorHeader(name, dtype, list(array.shape)))
+        frames.append(memoryview(raw).cast("B"))  # type: ignore[arg-type]
     message.tensors = headers
     return [_encoder.encode(message), *frames]
 
@@ -159,9 +161,9 @@ def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Arr
             )
         if header.name in tensors:
             raise WireError(f"tensor {header.name!r} comes twice")
-        flat = np.frombuffer(frame, dtype)
-        if header.dtype == "bool" and flat.view(np.uint8).max() > 1:
+        array: Array = np.ndarray(header.shape, dtype, frame)
+        if header.dtype == "bool" and array.view(np.uint8).max() > 1:
             raise WireError(f"tensor {header.name!r}: a bool is neither 0 nor 1")
-        flat.flags.writeable = False
-        tensors[header.name] = flat.reshape(header.shape)
+        array.flags.writeable = False
+        tensors[header.name] = array
     return tensors

@@ -13,10 +13,10 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 import zmq
 from msgspec import UNSET
 from zmq.utils.monitor import recv_monitor_message
@@ -36,6 +36,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
 from limpet.runtime.closing import Closing
 from limpet.runtime.frames import receive_frames, send_frames
+from limpet.runtime.lane import Lane, LaneGoneError, LaneSeeker
 
 CLOCK_ROUNDS = 8
 CLOCK_EVERY_S = 30.0
@@ -49,10 +50,13 @@ class Connection:
     Args:
         endpoint: The server's, as `tcp://HOST:PORT` or `ipc://PATH`.
         name: Says in the server's log who asks.
+        lane: Whether requests with tensors take the server's same-host lane, where it has one.
     """
 
-    def __init__(self, endpoint: str, name: str = "") -> None:
+    def __init__(self, endpoint: str, name: str = "", *, lane: bool = True) -> None:
         self.endpoint, self.name = endpoint, name or f"pid-{os.getpid()}"
+        self._seeker = LaneSeeker(endpoint, lane)
+        self._lane: Lane | None = None
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
@@ -82,10 +86,22 @@ class Connection:
         self._clock_offset_ns = 0
         self._clock_measured_s: float | None = None
         self._last_id = 0
+        self._wait_ms = -1  # what the socket was told; for ever at first
 
     def close(self) -> None:
         """Closes the socket; what waits for a reply gets none."""
+        self._close_lane()
         self._context.destroy(linger=0)
+
+    def _close_lane(self) -> None:
+        if self._lane is not None:
+            self._lane.close()
+            self._lane = None
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether requests with tensors take a same-host lane."""
+        return self._lane is not None
 
     def next_id(self) -> int:
         """A request id that was not used yet."""
@@ -122,7 +138,11 @@ class Connection:
         """The next reply, or None where none came until `deadline_s` (monotonic)."""
         while True:
             try:
-                frames = receive_frames(self._socket, _milliseconds_until(deadline_s))
+                wait_ms = _milliseconds_until(deadline_s)
+                if wait_ms != self._wait_ms:  # seldom: those who ask in a row wait alike
+                    self._socket.setsockopt(zmq.RCVTIMEO, wait_ms)
+                    self._wait_ms = wait_ms
+                frames = receive_frames(self._socket, wait=True)
                 return decode_reply([frame.buffer for frame in frames])
             except zmq.Again:
                 return None
@@ -144,19 +164,54 @@ class Connection:
             WireError: A reply of another type than `wanted`.
         """
         deadline_s = time.monotonic() + timeout_s
+        answer = self._ask(request, tensors, deadline_s)
+        if answer is None:
+            raise RequestTimeoutError(
+                f"no reply from {self.endpoint} to {type(request).__name__} "
+                f"within {max(0.0, timeout_s):.3g} s"
+            )
+        reply, outputs = answer
+        if isinstance(reply, wanted):
+            return reply, outputs
+        raise as_error(reply)
+
+    def _ask(
+        self, request: Request, tensors: Tensors | None, deadline_s: float
+    ) -> tuple[Reply, Tensors] | None:
+        """The reply to a request, over the lane where there is one; None where none comes."""
+        if tensors:
+            try:
+                if self._lane is not None and self._lane.send(encode(request, tensors)):
+                    return self._lane_reply(self._lane, request.id, deadline_s)
+            except LaneGoneError:  # and the request with it, which leaves no trace
+                self._close_lane()
+            if self._lane is None and (hello := self._seeker.ask(self.next_id, self.name)):
+                self.send(hello, None, deadline_s)
         self.send(request, tensors, deadline_s)
+        return self._socket_reply(request.id, deadline_s)
+
+    def _socket_reply(self, request_id: int, deadline_s: float) -> tuple[Reply, Tensors] | None:
         while (answer := self.receive(deadline_s)) is not None:
-            reply, outputs = answer
-            if reply.id != request.id:
-                self.on_other(reply, outputs)
+            if answer[0].id == request_id:
+                return answer
+            if self._lane is None:
+                self._lane = self._seeker.take(answer[0])
+            self.on_other(*answer)
+        return None
+
+    def _lane_reply(
+        self, lane: Lane, request_id: int, deadline_s: float
+    ) -> tuple[Reply, Tensors] | None:
+        while (frames := lane.receive(deadline_s)) is not None:
+            if not frames:  # it has no room in the lane
+                return self._socket_reply(request_id, deadline_s)
+            try:
+                answer = decode_reply(frames)
+            except WireError:
                 continue
-            if isinstance(reply, wanted):
-                return reply, outputs
-            raise as_error(reply)
-        raise RequestTimeoutError(
-            f"no reply from {self.endpoint} to {type(request).__name__} "
-            f"within {max(0.0, timeout_s):.3g} s"
-        )
+            if answer[0].id == request_id:
+                return answer
+        return None
 
     def hello(self, timeout_s: float = 5.0) -> messages.Welcome:
         """What the server serves; raises as `request`."""
@@ -261,8 +316,7 @@ def same_transport(endpoint: str, offered: list[str]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Inference:
+class Inference(msgspec.Struct, frozen=True, eq=False):
     """A finished inference.
 
     Attributes:

@@ -38,6 +38,14 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     place, however many of its messages wait."""
     max_batch: PositiveInt = 256
     """Largest size of the axis `batch` in one request."""
+    together: bool = True
+    """Whether requests that wait may be run in one call, where the start measures that it pays. An
+    output may then differ in its last digits by what it was run with."""
+    rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """Requests per second that nodes will send, all together. Where it is stated, the server checks
+    at its start that this machine can serve them."""
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    """Time from capture to answer that those requests need; none: until the next one."""
 
 
 class StreamConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,8 +79,13 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Seconds between heartbeats."""
     max_message_mb: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 16
     """Largest frame that a node may send."""
+    lane_mb: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 32
+    """Shared memory in MiB for the requests of a client on this host, and as much for its replies;
+    it is taken as it is used. 0: such clients use their sockets only."""
     max_streams: PositiveInt = 1024
     """Streams that may be open at a time."""
+    when_overloaded: Literal["refuse", "warn"] = "refuse"
+    """What to do at the start where the models' `rate_hz` and `deadline_ms` cannot be kept here."""
     drain_s: Seconds = 10.0
     """On SIGTERM, longest wait for requests that were accepted."""
 

@@ -7,9 +7,10 @@ number of frames is bounded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import zmq
+from zmq.backend import Socket
 
 from limpet.contracts import messages
 from limpet.contracts.wire import Buffer
@@ -17,7 +18,10 @@ from limpet.contracts.wire import Buffer
 MAX_FRAMES = messages.MAX_TENSORS + 3
 """Frames of a message that are kept: identity, header, tensors, and one more to be refused for."""
 COPY_BELOW_BYTES = 64 * 1024
-_NOW, _MORE, _RCVTIMEO = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.RCVTIMEO)
+_NOW = int(zmq.NOBLOCK)
+_MORE_NOW = _NOW | int(zmq.SNDMORE)
+_send: Callable[[zmq.Socket[bytes], Buffer, int, bool], object] = Socket.send  # type: ignore[assignment]
+"""What `zmq.Socket.send` comes to for sockets of our kinds."""
 
 
 def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
@@ -26,29 +30,25 @@ def send_frames(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
     Raises:
         zmq.Again: The socket takes no message now; nothing of this one was sent.
     """
-    last = len(frames) - 1
-    for index, frame in enumerate(frames):
-        flags = _NOW if index == last else _NOW | _MORE
-        socket.send(frame, flags, copy=len(frame) < COPY_BELOW_BYTES)
+    *first, last = frames
+    for frame in first:
+        _send(socket, frame, _MORE_NOW, len(frame) < COPY_BELOW_BYTES)
+    _send(socket, last, _NOW, len(last) < COPY_BELOW_BYTES)
 
 
-def receive_frames(socket: zmq.Socket[bytes], timeout_ms: int | None = None) -> list[zmq.Frame]:
+def receive_frames(socket: zmq.Socket[bytes], *, wait: bool = False) -> list[zmq.Frame]:
     """Receives a message; of one with more than `MAX_FRAMES` the rest is dropped.
 
     libzmq bounds the size of a frame and not their number, so a message may have millions.
 
     Args:
         socket: Where from.
-        timeout_ms: Longest wait; None does not wait at all.
+        wait: For as long as the socket's `RCVTIMEO` says, if none is there.
 
     Raises:
         zmq.Again: None came.
     """
-    if timeout_ms is None:
-        frame = socket.recv(_NOW, copy=False)
-    else:
-        socket.setsockopt(_RCVTIMEO, timeout_ms)
-        frame = socket.recv(copy=False)
+    frame = socket.recv(0 if wait else _NOW, copy=False)
     frames = [frame]
     while frame.more:
         frame = socket.recv(_NOW, copy=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 from msgspec import UNSET, UnsetType
 
 from limpet.contracts import messages
@@ -16,7 +17,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import ServedModel
 from limpet.runtime.replies import Refusals, Respond
-from limpet.runtime.scheduler import ModelWorker
+from limpet.runtime.scheduler import ModelWorker, Together
 from limpet.runtime.served_images import Origin
 
 FUTURE_NS = 250_000_000
@@ -85,20 +86,35 @@ class InferenceRequests:
         if valid_ns is not None and (request.max_age_ns is None or request.max_age_ns > valid_ns):
             request.max_age_ns = valid_ns
         compute = self._compute(model, request, identity)
-        replaced = messages.Stale(id=request.id, stage="replaced")
+        replaced = None
+        if request.replaces:
+            stale = messages.Stale(id=request.id, stage="replaced")
+            replaced = functools.partial(self._drop_stale, stale, respond)
         accepted = self._workers[model.name].submit(
-            functools.partial(self._run, model, compute, request, inputs, respond, arrived_ns),
+            functools.partial(
+                self._run, model, compute, request, inputs, respond, arrived_ns, batch
+            ),
             priority=request.priority,
             cost_ns=model.cost_of(batch),
+            client=identity,
+            due_ns=self._due_ns(request, arrived_ns),
             key=(identity, request.replaces) if request.replaces else None,
-            on_replaced=functools.partial(self._drop_stale, replaced, respond),
+            on_replaced=replaced,
+            on_evicted=functools.partial(self._evict, model, request.id, respond),
+            together=None
+            if model.together == 1 or batch > 1
+            else functools.partial(
+                self._together, model, _Call(request, inputs, respond, arrived_ns)
+            ),
         )
         if not accepted:
-            raise RejectedError(
-                "overloaded",
-                f"{model.config.queue} requests wait for model {model.name!r}",
-                "send less often, or ask for the newest only with `replaces`",
-            )
+            raise _overloaded(model)
+
+    def _due_ns(self, request: messages.Infer, arrived_ns: int) -> int | None:
+        """Until when its input is fresh enough, on the monotonic clock."""
+        if request.max_age_ns is None or request.capture_time_ns is None:
+            return None
+        return request.capture_time_ns + request.max_age_ns - self._clock.now_ns() + arrived_ns
 
     @staticmethod
     def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute:
@@ -106,7 +122,7 @@ class InferenceRequests:
         if model.grasps is not None:
             return model.grasps.infer
         if model.images is None:
-            return lambda inputs: (model.infer(inputs), "")
+            return _plain(model)
         images = model.images
         assert request.capture_time_ns is not None
         origin = Origin(
@@ -125,32 +141,18 @@ class InferenceRequests:
         inputs: Tensors,
         respond: Respond,
         arrived_ns: int,
+        batch: int,
     ) -> None:
         try:
             started_ns = time.monotonic_ns()
-            if (stale := self._stale(request, "queue")) is not None:
+            if (stale := self._stale(request, "queue", self._doomed_ns(model, batch))) is not None:
                 return self._drop_stale(stale, respond)
             outputs, nothing = compute(inputs)
             finished_ns = time.monotonic_ns()
-            if (stale := self._stale(request, "reply")) is not None:
-                return self._drop_stale(stale, respond)
-            respond(
-                messages.Result(
-                    id=request.id,
-                    model=model.name,
-                    space_id=model.manifest.space_id,
-                    engine=model.engine.name,
-                    queue_ns=started_ns - arrived_ns,
-                    inference_ns=finished_ns - started_ns,
-                    total_ns=finished_ns - arrived_ns,
-                    valid_until_ns=_valid_until_ns(model, request),
-                    nothing=nothing or UNSET,
-                ),
-                outputs,
-            )
-            self._metrics.record(model.name, finished_ns - arrived_ns)
-            if nothing:
-                self._metrics.count(f"nothing.{nothing}")
+            if batch == 1:
+                model.cost.observe(finished_ns - started_ns)
+            call = _Call(request, inputs, respond, arrived_ns)
+            self._answer(model, call, outputs, started_ns, finished_ns, nothing)
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)
@@ -158,10 +160,101 @@ class InferenceRequests:
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
             self._refusals.fail(respond, request.id, error)
 
-    def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
+    def _answer(
+        self,
+        model: ServedModel,
+        call: _Call,
+        outputs: Tensors,
+        started_ns: int,
+        finished_ns: int,
+        nothing: str = "",
+    ) -> None:
+        request = call.request
+        if (stale := self._stale(request, "reply")) is not None:
+            return self._drop_stale(stale, call.respond)
+        # Before the reply: whatever comes after it delays the thread that sends it.
+        self._metrics.record(model.name, finished_ns - call.arrived_ns)
+        if nothing:
+            self._metrics.count(f"nothing.{nothing}")
+        call.respond(
+            messages.Result(
+                id=request.id,
+                model=model.name,
+                space_id=model.manifest.space_id,
+                engine=model.engine.name,
+                queue_ns=started_ns - call.arrived_ns,
+                inference_ns=finished_ns - started_ns,
+                total_ns=finished_ns - call.arrived_ns,
+                valid_until_ns=_valid_until_ns(model, request),
+                nothing=nothing or UNSET,
+            ),
+            outputs,
+        )
+
+    # Several in one call --------------------------------------------------------------------------
+
+    def _together(self, model: ServedModel, call: _Call) -> Together:
+        """How a request of one is run with others: those whose other sizes are the same."""
+        sizes = tuple(call.inputs[spec.name].shape[1:] for spec in model.inputs)
+        run = functools.partial(self._run_together, model)
+        return Together(sizes, call, model.together, run)
+
+    def _run_together(self, model: ServedModel, calls: Sequence[_Call]) -> None:
+        started_ns = time.monotonic_ns()
+        # Those that are due first are about to be too old: see `_doomed_ns`.
+        ahead_ns = round(model.cost_together.p95_ns)
+        live = []
+        for call in calls:
+            if (stale := self._stale(call.request, "queue", ahead_ns)) is not None:
+                self._drop_stale(stale, call.respond)
+            else:
+                live.append(call)
+        outputs = self._compute_together(model, live) if len(live) > 1 else None
+        if outputs is None:
+            for call in live:
+                self._run(model, _plain(model), *call, 1)
+            return
+        finished_ns = time.monotonic_ns()
+        model.cost_together.observe(finished_ns - started_ns)
+        self._metrics.count("together", len(live))
+        for place, call in enumerate(live):
+            own = {name: array[place : place + 1] for name, array in outputs.items()}
+            try:
+                self._answer(model, call, own, started_ns, finished_ns)
+            except BaseException as error:  # noqa: BLE001 (as in `_run`)
+                self._refusals.fail(call.respond, call.request.id, error)
+
+    @staticmethod
+    def _compute_together(model: ServedModel, calls: Sequence[_Call]) -> Tensors | None:
+        """Outputs of several requests, in order; None where each has to be run by itself."""
+        try:
+            outputs = model.infer(
+                {
+                    spec.name: np.concatenate([call.inputs[spec.name] for call in calls])
+                    for spec in model.inputs
+                }
+            )
+            fits = all(len(array) == len(calls) for array in outputs.values())
+        except BaseException:  # noqa: BLE001 (one of them may be at fault: it is answered alone)
+            return None
+        return outputs if fits else None
+
+    def _doomed_ns(self, model: ServedModel, batch: int) -> int:
+        """How much older a request will be when it is answered, where another waits for its place.
+
+        Under overload the first in the queue is always about to be too old. To run it would take
+        the time in which the next one is still answered in time, and so on: nothing would be.
+        """
+        if not self._workers[model.name].has_waiting:
+            return 0
+        return round(model.cost.p95_ns * batch)
+
+    def _stale(
+        self, request: messages.Infer, stage: Any, ahead_ns: int = 0
+    ) -> messages.Stale | None:
         if request.max_age_ns is None or request.capture_time_ns is None:
             return None
-        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns) + ahead_ns
         if age_ns <= request.max_age_ns:
             return None
         return messages.Stale(
@@ -171,6 +264,31 @@ class InferenceRequests:
     def _drop_stale(self, stale: messages.Stale, respond: Respond) -> None:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
+
+    def _evict(self, model: ServedModel, request_id: int, respond: Respond) -> None:
+        self._refusals.reject(respond, request_id, _overloaded(model))
+
+
+class _Call(NamedTuple):
+    """A request that waits or runs."""
+
+    request: messages.Infer
+    inputs: Tensors
+    respond: Respond
+    arrived_ns: int
+
+
+def _overloaded(model: ServedModel) -> RejectedError:
+    return RejectedError(
+        "overloaded",
+        f"{model.config.queue} requests wait for model {model.name!r}",
+        "send less often, or ask for the newest only with `replaces`",
+    )
+
+
+def _plain(model: ServedModel) -> Compute:
+    """Of a model that takes its graph's own tensors, and always finds something."""
+    return lambda inputs: (model.infer(inputs), "")
 
 
 def _valid_until_ns(model: ServedModel, request: messages.Infer) -> int | UnsetType:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import select
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.frames import receive_frames, send_frames
 from limpet.runtime.metrics import Metrics
+from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
 from limpet.runtime.turn import Turn
 
@@ -32,8 +34,10 @@ HANDSHAKE_S = 5.0
 MAX_SUBSCRIPTION_BYTES = 4096
 """Largest message that a subscriber may send."""
 
-Handle = Callable[[bytes, Sequence[Buffer]], None]
-"""Takes the peer's identity and the frames of one message; must not raise."""
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+
+Handle = Callable[[bytes, Sequence[Buffer], Respond], None]
+"""Takes the peer's identity, the frames of one message, what answers it; must not raise."""
 
 
 class IoLoop:
@@ -45,6 +49,7 @@ class IoLoop:
         max_message_bytes: Largest frame that a node may send.
         metrics: Counts replies that nobody takes.
         handle: Gets every message that comes.
+        looks: Called before each look at the sockets.
 
     Attributes:
         listening: The endpoints with the ports that were taken.
@@ -61,8 +66,11 @@ class IoLoop:
         max_message_bytes: int,
         metrics: Metrics,
         handle: Handle,
+        looks: Callable[[], None] = lambda: None,
     ) -> None:
-        self._metrics, self._handle = metrics, handle
+        self._metrics, self._handle, self._looks = metrics, handle, looks
+        self._router_used = self._xpub_used = True
+        self._sources: dict[int, Callable[[], None]] = {}
         self._thread = threading.get_ident()
         with contextlib.ExitStack() as opened:  # closed again where something fails
             # Not a pipe: a worker that outlives the server must not write to a reused descriptor.
@@ -92,6 +100,10 @@ class IoLoop:
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 10000)
         return socket
 
+    def watch(self, descriptor: int, serve: Callable[[], None]) -> None:
+        """From the next `turn_while` on, calls `serve` where a descriptor is readable."""
+        self._sources[descriptor] = serve
+
     def turn_while(
         self,
         wanted: Callable[[], bool],
@@ -108,27 +120,50 @@ class IoLoop:
             longest_sleep_s: Between two turns.
         """
         self._thread = threading.get_ident()
-        poller, wake = zmq.Poller(), self._wake_read.fileno()
-        for source in (self._router, self._xpub, wake):
-            poller.register(source, zmq.POLLIN)
-        next_beat_s = time.monotonic()
+        # Of libzmq's own poll each call asks every socket twice; here the sockets' descriptors are
+        # waited for. They tell of news and not of messages: see `_pending`.
+        poller, wake = select.poll(), self._wake_read.fileno()
+        router, xpub = (int(each.getsockopt(zmq.FD)) for each in (self._router, self._xpub))
+        for source in (router, xpub, wake, *self._sources):
+            poller.register(source, select.POLLIN)
+        turn, next_beat_s = Turn(), time.monotonic()
         while wanted():
             now_s = time.monotonic()
             if now_s >= next_beat_s:
                 beat()
                 # After a stall the beat starts anew instead of catching up.
                 next_beat_s = max(next_beat_s + beat_s, now_s)
-            sleep_s = min(max(0.0, next_beat_s - now_s), longest_sleep_s)
-            events = dict(poller.poll(math.ceil(sleep_s * 1000)))
-            with Turn():
-                if wake in events:
+            sleep_s = (
+                0.0 if self._pending() else min(max(0.0, next_beat_s - now_s), longest_sleep_s)
+            )
+            self._looks()
+            ready = [source for source, _ in poller.poll(math.ceil(sleep_s * 1000))]
+            with turn:
+                if wake in ready:
                     self._clear_wake()
                     self.mailbox.run()
-                if self._router in events:
-                    self.read_requests(MESSAGES_PER_POLL)
-                if self._xpub in events:
-                    self._xpub.recv_multipart()  # a subscription came or went
+                if router in ready or self._router_used:
+                    self._router_used = self.read_requests(MESSAGES_PER_POLL)
+                for source, serve in self._sources.items():
+                    if source in ready:
+                        serve()
+                if (xpub in ready or self._xpub_used) and self._took_subscription():
                     next_beat_s = min(next_beat_s, now_s + GREETING_S)
+
+    def _pending(self) -> bool:
+        """Whether a socket may have something without its descriptor telling.
+
+        Whatever is done with a socket may use the news up that its descriptor tells of. So one that
+        was used is asked before the next sleep.
+        """
+        return self._router_used or self._xpub_used
+
+    def _took_subscription(self) -> bool:
+        """Reads that a subscriber came or went, if one did."""
+        self._xpub_used = bool(int(self._xpub.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        if self._xpub_used:
+            self._xpub.recv_multipart()
+        return self._xpub_used
 
     def wake(self) -> None:
         """Makes the poll return; from any thread or a signal handler."""
@@ -137,17 +172,23 @@ class IoLoop:
 
     def _clear_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while self._wake_read.recv(4096):
+            while len(self._wake_read.recv(4096)) == 4096:
                 pass
 
-    def read_requests(self, limit: int) -> None:
-        """Handles messages that are there, `limit` at most."""
+    def read_requests(self, limit: int) -> bool:
+        """Handles messages that are there, `limit` at most; whether there may be more."""
+        router = self._router
         for _ in range(limit):
             try:
-                identity, *frames = receive_frames(self._router)
+                identity, *frames = receive_frames(router)
             except zmq.Again:
-                return
-            self._handle(identity.bytes, [frame.buffer for frame in frames])
+                return False
+            peer = identity.bytes
+            respond = functools.partial(self.respond, peer)
+            self._handle(peer, [frame.buffer for frame in frames], respond)
+            if not int(router.getsockopt(_EVENTS)) & _POLLIN:  # half the price of `zmq.Again`
+                return False
+        return True
 
     def respond(self, identity: bytes, reply: Reply, tensors: Tensors | None) -> None:
         """Sends a reply; from another thread through the mailbox."""
@@ -160,6 +201,7 @@ class IoLoop:
     def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         """Sends to a peer, in the I/O thread; a message that nobody takes is counted."""
         try:
+            self._router_used = True
             send_frames(self._router, [identity, *frames])
         except zmq.Again:
             self._metrics.count("dropped.reply_peer_does_not_read")
@@ -170,6 +212,7 @@ class IoLoop:
 
     def publish(self, topic: bytes, frames: Sequence[Buffer]) -> None:
         """Publishes; in the I/O thread."""
+        self._xpub_used = True
         self._xpub.send_multipart([topic, *frames])  # XPUB drops for a subscriber that is full
 
     def close(self) -> None:

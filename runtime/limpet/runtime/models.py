@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.clouds import CloudPreprocessing
-from limpet.contracts.errors import EngineError, TensorError
+from limpet.contracts.errors import ConfigError, EngineError, TensorError
 from limpet.contracts.golden import check_golden
 from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.image_model import ImageModel
@@ -20,14 +21,16 @@ from limpet.contracts.messages import ModelInfo
 from limpet.contracts.scoring import KeptState, SignalScorer, StateKeeper, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
+from limpet.runtime.admission import Load, find_overloads, usable_cores
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
+from limpet.runtime.run_cost import QUANTILE, RunCost, best_batch, measure_runs, percentile
 from limpet.runtime.served_grasps import ServedGrasps
 from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
 
-_COST_RUNS = 20
-_COST_NS = 500_000_000  # a slow model's cost need not be known well: it never runs inline
+log = logging.getLogger(__name__)
+
 ROWS = "rows"
 """Name of the tensor that a request to a model which scores streams carries."""
 
@@ -75,20 +78,36 @@ class ServedModel:
                 f"did: {'; '.join(failed)}",
                 f"look at all checks with: limpet verify {self.bundle.path}",
             )
-        self.cost_ns = self._measure_cost(golden.inputs)
+        took = self._measure(golden.inputs)
+        self.measured_p50_ns, self.measured_p99_ns = percentile(took, 0.5), percentile(took, 0.99)
+        """Of one run of the graph at the smallest batch, when the model was loaded."""
+        self.cost = RunCost(percentile(took, QUANTILE))
+        """The same, p95, followed since for requests of one."""
+        self.together = self._measure_batches(golden.inputs) if config.together else 1
+        """Requests of one that are run in one call, at most."""
+        self.cost_together = RunCost(2 * self.cost.p95_ns)
+        """Of such a call, p95."""
 
-    def _measure_cost(self, inputs: Tensors) -> int:
-        """Median nanoseconds of one run at the smallest batch."""
+    def _measure(self, inputs: Tensors) -> list[int]:
+        """Nanoseconds of runs of the graph at the smallest batch, ascending."""
         single = {
             spec.name: inputs[spec.name][:1] if spec.shape[:1] == ["batch"] else inputs[spec.name]
             for spec in self.manifest.inputs
         }
-        times: list[int] = []
-        while len(times) < _COST_RUNS and sum(times) < _COST_NS:
-            start = time.perf_counter_ns()
-            self.engine.run(single)
-            times.append(time.perf_counter_ns() - start)
-        return sorted(times)[len(times) // 2]
+        return measure_runs(lambda: self.engine.run(single))
+
+    def _measure_batches(self, inputs: Tensors) -> int:
+        """How many requests pay in one call; 1 where each must be run by itself."""
+        tensors = [*self.manifest.inputs, *self.manifest.outputs]
+        if self.manifest.preprocessing is not None or any(
+            spec.shape[:1] != ["batch"] for spec in tensors
+        ):
+            return 1
+
+        def run(batch: int) -> None:
+            self.engine.run({name: np.repeat(x[:1], batch, axis=0) for name, x in inputs.items()})
+
+        return min(best_batch(run), self.config.max_batch)
 
     def info(self) -> ModelInfo:
         """What a client is told."""
@@ -131,10 +150,10 @@ class ServedModel:
         """How long after its input was captured an action may be followed; None without any."""
         return None if self.images is None else self.images.valid_ns
 
-    def cost_of(self, batch: int) -> int | None:
-        """Estimated nanoseconds of a request; None where its size decides, as an image's does."""
+    def cost_of(self, batch: int) -> float | None:
+        """p95 of a request in nanoseconds; None where its size decides, as an image's does."""
         sized = self.images is not None or self.grasps is not None
-        return None if sized else self.cost_ns * batch
+        return None if sized else self.cost.p95_ns * batch
 
     def infer(self, inputs: Tensors) -> Tensors:
         """Preprocesses and runs one request; `images` and `grasps` do that for models of theirs.
@@ -217,3 +236,38 @@ def load_models(configs: Sequence[ModelConfig]) -> dict[str, ServedModel]:
             )
         models[model.name] = model
     return models
+
+
+def check_load(
+    models: Mapping[str, ServedModel], when_overloaded: Literal["refuse", "warn"]
+) -> None:
+    """Whether this machine can serve what the models' configurations declare.
+
+    Raises:
+        ConfigError: It cannot, and is to refuse.
+    """
+    loads = [
+        Load(
+            name=name,
+            rate_hz=model.config.rate_hz,
+            deadline_ms=model.config.deadline_ms,
+            p99_ms=model.measured_p99_ns / 1e6,
+            threads=model.config.threads,
+        )
+        for name, model in models.items()
+        if model.config.rate_hz is not None
+    ]
+    for load in loads:
+        log.info(
+            "model %s: one run takes %.3g ms (p99), %g requests/s declared",
+            load.name, load.p99_ms, load.rate_hz,
+        )  # fmt: skip
+    if overloads := find_overloads(loads, usable_cores()):
+        message = "this machine cannot serve what is declared: " + "; ".join(overloads)
+        if when_overloaded == "refuse":
+            raise ConfigError(
+                message,
+                "lower rate_hz, take a smaller model or a lower precision, or set "
+                'when_overloaded = "warn"',
+            )
+        log.warning("%s", message)

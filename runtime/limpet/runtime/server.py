@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
+
+from msgspec import UNSET
 
 from limpet.contracts import messages
 from limpet.contracts.clock import Clock
@@ -22,10 +24,12 @@ from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.config import ServerConfig
 from limpet.runtime.inference import InferenceRequests
 from limpet.runtime.io_loop import IoLoop
+from limpet.runtime.lane_host import LaneHost
+from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.metrics import Metrics
-from limpet.runtime.models import load_models
+from limpet.runtime.models import check_load, load_models
 from limpet.runtime.replies import Refusals, Respond
-from limpet.runtime.scheduler import ModelWorker
+from limpet.runtime.scheduler import InlineBudget, ModelWorker
 from limpet.runtime.stream_requests import StreamRequests
 from limpet.runtime.stream_table import StreamTable
 
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_TURN_S = 0.005
 """Longest sleep while workers finish: no socket says when a thread has ended."""
+
+_COUNTERS = {kind: f"requests.{kind.__name__}" for kind in get_args(Request)}
 
 ServerState = Literal["serving", "stopping"]
 
@@ -55,6 +61,8 @@ class Server:
         self._stop_requested = False
         self._models = load_models(config.models)
         section = config.server
+        check_load(self._models, section.when_overloaded)
+        budget = InlineBudget()
         with contextlib.ExitStack() as opened:  # closed again where something fails
             self._io = IoLoop(
                 section.listen,
@@ -62,6 +70,7 @@ class Server:
                 section.max_message_mb << 20,
                 self._metrics,
                 self._handle,
+                budget.renew,
             )
             opened.callback(self._io.abandon)
             self._log = AlertLog(
@@ -71,10 +80,22 @@ class Server:
             self._streams = StreamTable(
                 config.streams, self._models, self._log, self._clock, section.max_streams
             )
+            self._lanes: LaneHost | None = None
+            if section.lane_mb and SUPPORTED:
+                self._lanes = LaneHost(
+                    section.lane_mb << 20,
+                    self._metrics,
+                    self._refusals,
+                    self._io.mailbox,
+                    functools.partial(self._handle, only=messages.Infer),
+                    self._io.send,
+                )
+                opened.callback(self._lanes.close)
+                self._io.watch(self._lanes.fileno(), self._lanes.serve)
             self._opened = opened.pop_all()
         self.listening, self.publishing = self._io.listening, self._io.publishing
         self._workers = {
-            name: ModelWorker(name, model.config.queue, model.config.stream_threads)
+            name: ModelWorker(name, model.config.queue, model.config.stream_threads, budget)
             for name, model in self._models.items()
         }
         inference = InferenceRequests(
@@ -135,9 +156,14 @@ class Server:
 
     # Requests -----------------------------------------------------------------------------------
 
-    def _handle(self, identity: bytes, frames: Sequence[Buffer]) -> None:
+    def _handle(
+        self,
+        identity: bytes,
+        frames: Sequence[Buffer],
+        respond: Respond,
+        only: type[Request] | None = None,
+    ) -> None:
         arrived_ns = time.monotonic_ns()
-        respond = functools.partial(self._io.respond, identity)
         try:
             request, tensors = decode_request(frames)
         except WireError as error:
@@ -146,8 +172,14 @@ class Server:
             refused = RejectedError(code, error.message, error.hint)
             self._refusals.reject(respond, peek_id(frames), refused)
             return
-        self._metrics.count(f"requests.{type(request).__name__}")
+        self._metrics.count(_COUNTERS[type(request)])
         try:
+            if only is not None and type(request) is not only:
+                raise RejectedError(
+                    "malformed",
+                    f"a {type(request).__name__} over a lane, which takes {only.__name__} only",
+                    "send it over the ZeroMQ socket",
+                )
             if self._stop_requested:
                 raise RejectedError("stopping", "the server is shutting down", "try again later")
             self._handlers[type(request)](request, tensors, respond, arrived_ns, identity)
@@ -156,7 +188,15 @@ class Server:
         except Exception as error:  # noqa: BLE001 (answered and logged; the server goes on)
             self._refusals.fail(respond, request.id, error)
 
-    def _hello(self, request: messages.Hello, _: Tensors, respond: Respond, *__: object) -> None:
+    def _hello(
+        self,
+        request: messages.Hello,
+        _: Tensors,
+        respond: Respond,
+        __: int,
+        identity: bytes,
+    ) -> None:
+        lanes = self._lanes if request.lane is True else None
         respond(
             messages.Welcome(
                 id=request.id,
@@ -164,6 +204,7 @@ class Server:
                 limpet=self._version,
                 alerts=self.publishing,
                 models=[model.info() for model in self._models.values()],
+                lane=UNSET if lanes is None else lanes.offer(identity),
             ),
             None,
         )

@@ -96,7 +96,8 @@ class Sensors:
                 send_frames(self._socket(stream), encode(request))
             for stream in batch:
                 try:
-                    frames = receive_frames(self._socket(stream), round(PATIENCE_S * 1000))
+                    self._socket(stream).setsockopt(zmq.RCVTIMEO, round(PATIENCE_S * 1000))
+                    frames = receive_frames(self._socket(stream), wait=True)
                 except zmq.Again:
                     raise RequestTimeoutError(
                         f"{plan.endpoint} opened no stream within {PATIENCE_S:g} s"

@@ -8,10 +8,8 @@ called in this process.
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +19,15 @@ import zmq
 
 from limpet.contracts import messages
 from limpet.contracts.bundle import read_bundle
-from limpet.contracts.errors import LimpetError
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.bench.identity import write_identity_bundle
+from limpet.runtime.bench.processes import running
 from limpet.runtime.client import RobotClient
 from limpet.runtime.engines import open_engine
 
-SIZES = {"4 KB": 1024, "150 KB": 37_632, "0.9 MB": 230_400}
-"""float32 values of a request: a window, a 224 x 224 RGB image in bytes, a 640 x 480 one."""
+SIZES = {"4 KB": 1024, "150 KB": 37_632, "0.9 MB": 230_400, "2.7 MB": 691_200}
+"""float32 values of a request: a window; RGB images in bytes, 224 x 224, 640 x 480, 1280 x 720."""
+LANE = "lane"
 ROUNDS = 40
 
 
@@ -36,11 +35,12 @@ class ServingRow(msgspec.Struct, frozen=True, kw_only=True):
     """One transport and size. Times in microseconds.
 
     Attributes:
-        transport: `tcp` or `ipc`.
+        transport: `tcp`, `ipc`, or `lane`: the same-host lane, beside the quicker of both echoes.
         size: Of the request's tensor; the reply's is the same.
         requests: Timed requests of each side.
         limpet_p50: Served request, from call to result in the client.
         limpet_p99: The same.
+        limpet_p999: The same.
         echo_p50: Raw ZeroMQ echo.
         echo_p99: The same.
         engine_p50: Engine called in process.
@@ -54,6 +54,7 @@ class ServingRow(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     limpet_p50: float
     limpet_p99: float
+    limpet_p999: float
     echo_p50: float
     echo_p99: float
     engine_p50: float
@@ -80,9 +81,9 @@ def bench_serving(folder: Path, requests: int, progress: Callable[[str], None]) 
     )
     rows = []
     serve = ["limpet.runtime.cli", "serve", str(config)]
-    with _process(serve) as listening:
-        endpoints = listening.removeprefix("ready ").split()
+    with running(serve) as server:
         for size, values in SIZES.items():
+            progress(size)
             x = np.random.default_rng(0).normal(size=(1, values)).astype(np.float32)
             frames = encode(messages.Infer(id=1, model="identity"), {"x": x})
             result = messages.Result(
@@ -91,27 +92,41 @@ def bench_serving(folder: Path, requests: int, progress: Callable[[str], None]) 
             )  # fmt: skip
             reply_sizes = ",".join(str(len(frame)) for frame in encode(result, {"y": x}))
             sockets = f"tcp://127.0.0.1:0,ipc://{folder / 'echo.sock'}"
-            with _process(["limpet.runtime.bench.echo", sockets, reply_sizes]) as echoing:
-                for endpoint, echo in zip(endpoints, echoing.split(), strict=True):
+            echo_server = ["limpet.runtime.bench.echo", sockets, reply_sizes]
+            with contextlib.ExitStack() as stack:
+                echo = stack.enter_context(running(echo_server))
+                sides: dict[str, Callable[[], object]] = {}
+                for endpoint, echo_endpoint in zip(server.endpoints, echo.endpoints, strict=True):
                     transport = endpoint.partition("://")[0]
-                    progress(f"{size} over {transport}")
-                    with RobotClient(endpoint) as robot, _echo_client(echo) as send_echo:
-                        limpet, raw, inside = _interleave(
-                            [
-                                partial(robot.infer, "identity", {"x": x}, timeout_s=10.0),
-                                partial(send_echo, frames),
-                                partial(engine.run, {"x": x}),
-                            ],
-                            requests,
-                        )
-                    rows.append(_row(transport, size, limpet, raw, inside))
+                    robot = stack.enter_context(RobotClient(endpoint, lane=False))
+                    sides[transport] = partial(robot.infer, "identity", {"x": x}, timeout_s=10.0)
+                    send_echo = stack.enter_context(_echo_client(echo_endpoint))
+                    sides[f"echo {transport}"] = partial(send_echo, frames)
+                robot = stack.enter_context(RobotClient(server.endpoints[0]))
+                sides[LANE] = partial(robot.infer, "identity", {"x": x}, timeout_s=10.0)
+                sides["engine"] = partial(engine.run, {"x": x})
+                times = dict(zip(sides, _interleave([*sides.values()], requests), strict=True))
+                if not robot.has_lane:
+                    del times[LANE]  # this system has none
+            rows += _rows(size, times)
     return rows
+
+
+def _rows(size: str, times: Mapping[str, Sequence[int]]) -> list[ServingRow]:
+    """One row a transport, from the nanoseconds of each side."""
+    echoes = {name.removeprefix("echo "): t for name, t in times.items() if name[:5] == "echo "}
+    echoes[LANE] = min(echoes.values(), key=np.median)
+    return [
+        _row(name, size, times[name], echo, times["engine"])
+        for name, echo in echoes.items()
+        if name in times
+    ]
 
 
 def _row(
     transport: str, size: str, limpet: Sequence[int], raw: Sequence[int], inside: Sequence[int]
 ) -> ServingRow:
-    limpet_p50, limpet_p99 = np.percentile(limpet, [50, 99]) / 1e3
+    limpet_p50, limpet_p99, limpet_p999 = np.percentile(limpet, [50, 99, 99.9]) / 1e3
     echo_p50, echo_p99 = np.percentile(raw, [50, 99]) / 1e3
     engine_p50 = np.percentile(inside, 50) / 1e3
     return ServingRow(
@@ -120,6 +135,7 @@ def _row(
         requests=len(limpet),
         limpet_p50=float(limpet_p50),
         limpet_p99=float(limpet_p99),
+        limpet_p999=float(limpet_p999),
         echo_p50=float(echo_p50),
         echo_p99=float(echo_p99),
         engine_p50=float(engine_p50),
@@ -154,22 +170,3 @@ def _echo_client(endpoint: str) -> Iterator[Callable[[Sequence[Buffer]], object]
 
         yield send
         socket.close(linger=0)
-
-
-@contextlib.contextmanager
-def _process(module_and_arguments: Sequence[str]) -> Iterator[str]:
-    """Runs a module of ours until the block ends; gives the first line that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", *module_and_arguments], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
-        if not line:
-            raise LimpetError(f"{' '.join(module_and_arguments)} ended before it was ready")
-        yield line
-    finally:
-        process.terminate()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()

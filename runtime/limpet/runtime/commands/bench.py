@@ -53,53 +53,79 @@ def command() -> None:
     type=click.IntRange(min=40),
     default=4000,
     show_default=True,
-    help="Timed requests of each side for one row.",
+    help="Timed requests of each side for one row of an idle server.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    default=3.0,
+    show_default=True,
+    help="How long each measurement under load takes.",
+)
+@click.option(
+    "--part",
+    type=click.Choice(["idle", "load", "all"]),
+    default="all",
+    show_default=True,
+    help="What to measure: what a request costs, a server under load, or both.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.png",
+    help="Draw the curves (takes limpet[dashboard]).",
 )
 @json_option
-def serve(requests: int, json_file: Path | None) -> None:
-    """Compare served requests with a raw ZeroMQ echo of the same bytes.
+def serve(
+    requests: int, seconds: float, part: str, picture: Path | None, json_file: Path | None
+) -> None:
+    """Compare served requests with a raw ZeroMQ echo of the same bytes, and load a server.
 
-    An identity model is served over tcp and ipc at three sizes; the echo, a process of its own
-    with the same frames, and the engine called in process take turns with it.
+    Idle: an identity model is served over tcp, ipc and the same-host lane at four sizes; the echo,
+    a process of its own with the same frames, and the engine called in process take turns with it.
 
-    --json writes: machine, and rows with transport, size, requests, limpet_p50, limpet_p99,
-    echo_p50, echo_p99, engine_p50 (all in microseconds), ratio_p50 = (limpet - engine) / echo and
-    ratio_p99 = limpet / echo.
+    Load: clients that each wait for their answer; arrivals at fixed times, evenly or at random
+    (latency counts from when a request is due); twice the capacity with a maximum age of 50 ms,
+    beside a client that asks 20 times a second; three models together at their rates; starts.
+
+    --json writes: machine; rows with transport, size, requests, limpet_p50, limpet_p99,
+    limpet_p999, echo_p50, echo_p99, engine_p50 (all in microseconds), ratio_p50 = (limpet - engine)
+    / echo and ratio_p99 = limpet / echo; load with throughput (model, clients, per_s), open_loop
+    (model, arrivals, load as a part of capacity, offered_per_s, results, other, late_p99_ms), both
+    with p50_ms, p99_ms, p999_ms, max_ms; overload (model, capacity_per_s, offered_per_s, seconds,
+    goodput as a part of capacity, max_age_ms, results, stale, rejected, unanswered,
+    result_age_p50_ms, result_age_max_ms, memory_mb before and after, recovered_ms,
+    good_idle_p99_ms, good_beside_p99_ms); mixed (model, rate_hz, due_ms, requests, missed, and
+    latencies); start (ready_ms, first_result_ms, memory_mb, memory_after_load_mb). A part that was
+    not measured is null.
     """
     from limpet.runtime.bench.serving import bench_serving
+    from limpet.runtime.bench.serving_load import bench_load
+    from limpet.runtime.bench.serving_picture import check_picture, draw_serving
+    from limpet.runtime.bench.serving_tables import idle_table, load_tables
     from limpet.runtime.machine import describe_machine
 
-    with tempfile.TemporaryDirectory(prefix="limpet-bench-") as folder:
-        rows = bench_serving(
-            Path(folder), requests, lambda what: click.echo(f"measuring {what}", err=True)
-        )
-    if write_json(json_file, {"machine": describe_machine(), "rows": rows}):
+    def progress(what: str) -> None:
+        click.echo(f"measuring {what}", err=True)
+
+    if picture is not None:
+        check_picture()
+    rows, load = None, None
+    with tempfile.TemporaryDirectory(prefix="limpet-bench-") as name:
+        if part != "load":
+            (folder := Path(name) / "idle").mkdir()
+            rows = bench_serving(folder, requests, progress)
+        if part != "idle":
+            (folder := Path(name) / "load").mkdir()
+            load = bench_load(folder, seconds, progress)
+    if picture is not None:
+        draw_serving(picture, rows or [], load)
+    if write_json(json_file, {"machine": describe_machine(), "rows": rows, "load": load}):
         return
-    click.echo(
-        format_table(
-            [
-                "",
-                "size",
-                "limpet p50/p99 µs",
-                "echo p50/p99 µs",
-                "engine p50 µs",
-                "ratio p50",
-                "p99",
-            ],
-            [
-                [
-                    row.transport,
-                    row.size,
-                    f"{row.limpet_p50:.0f} / {row.limpet_p99:.0f}",
-                    f"{row.echo_p50:.0f} / {row.echo_p99:.0f}",
-                    f"{row.engine_p50:.0f}",
-                    f"{row.ratio_p50:.2f}",
-                    f"{row.ratio_p99:.2f}",
-                ]
-                for row in rows
-            ],
-        )
-    )
+    if rows is not None:
+        click.echo(idle_table(rows))
+    if load is not None:
+        click.echo(load_tables(load))
 
 
 @command.command("stream")

@@ -1,0 +1,63 @@
+"""A policy server of the shape of Isaac GR00T's ZeroMQ service, written from its public
+description: REQ and REP, one msgpack map a message, arrays as `.npy` bytes in it, one request after
+another.
+
+Ours, not theirs: it shows what that shape costs, not what their code does.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from tests.benchmarks.peers.model import Array, open_model
+
+
+def _pack(message: dict[str, Any]) -> bytes:
+    def array(value: Any) -> dict[str, Any]:
+        file = io.BytesIO()
+        np.save(file, value, allow_pickle=False)
+        return {"__ndarray__": True, "as_npy": file.getvalue()}
+
+    packed: bytes = msgpack.packb(message, default=array)
+    return packed
+
+
+def _unpack(packed: bytes) -> dict[str, Any]:
+    def array(value: dict[str, Any]) -> Any:
+        if "__ndarray__" in value:
+            return np.load(io.BytesIO(value["as_npy"]), allow_pickle=False)
+        return value
+
+    message: dict[str, Any] = msgpack.unpackb(packed, object_hook=array)
+    return message
+
+
+def serve(model: str) -> None:
+    """Serves until it is killed; prints its endpoint."""
+    run = open_model(model)
+    socket = zmq.Context().socket(zmq.REP)
+    socket.bind("tcp://127.0.0.1:0")
+    print(socket.getsockopt_string(zmq.LAST_ENDPOINT), flush=True)
+    while True:
+        request = _unpack(socket.recv())
+        assert request["endpoint"] == "get_action"
+        socket.send(_pack({"y": run(request["data"]["x"])}))
+
+
+def connect(endpoint: str) -> Callable[[Array], Array]:
+    """What sends a request and waits for its answer."""
+    socket = zmq.Context.instance().socket(zmq.REQ)
+    socket.connect(endpoint)
+
+    def infer(x: Array) -> Array:
+        socket.send(_pack({"endpoint": "get_action", "data": {"x": x}}))
+        answer: Array = _unpack(socket.recv())["y"]
+        return answer
+
+    return infer
