@@ -23,13 +23,31 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Where it trains: layouts, appearances, rewards. What is observed follows from `sense`."""
     steps: Annotated[int, msgspec.Meta(ge=0)] = 60_000
     """Commands that the policy gives while it learns, over all environments; 0 trains none."""
-    demonstrated_steps: Annotated[int, msgspec.Meta(ge=0)] = 20_000
-    """Commands of the hand-written LiDAR driver that fill the replay buffer before."""
+    demonstrated_steps: Count = 20_000
+    """Commands of the hand-written LiDAR driver that training begins with."""
     demonstration_noise: NotNegative = 0.3
     """Disturbance of every second demonstrated episode: standard deviation of the steps of a walk
     that forgets a tenth at each command, in units of the action."""
-    imitation_steps: Annotated[int, msgspec.Meta(ge=0)] = 2_500
-    """Gradient steps of the policy towards the driver, on its demonstrations, before it learns."""
+    memory: Annotated[int, msgspec.Meta(ge=0)] = 128
+    """Size of what it remembers; 0 for a policy that knows the moment alone."""
+    rounds: Annotated[int, msgspec.Meta(ge=0)] = 8
+    """Rounds of learning in which the policy drives and the teacher says what it would do."""
+    round_steps: Count = 8_000
+    """Commands of each round."""
+    epochs: Count = 8
+    """How often the policy goes over all that was recorded, after each round."""
+    last_epochs: Count = 30
+    """The same after the last round."""
+    last_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.02
+    """Part of the learning rate that is left at their end."""
+    window: Count = 32
+    """Commands through which a gradient goes back."""
+    windows_per_batch: Count = 64
+    """Windows of a gradient step."""
+    lapses: Part = 0.05
+    """Share of windows that begin with an empty memory, as after an outage on the robot."""
+    knowledge_weight: NotNegative = 1.0
+    """Weight of what the memory shall tell: the scan all around, the teacher's heading."""
     critic_steps: Annotated[int, msgspec.Meta(ge=0)] = 2_000
     """Gradient steps of the critics on the demonstrations, before the policy follows them."""
     guided_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.15
@@ -52,6 +70,8 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Worth of a reward one command later."""
     first_temperature: Positive = 0.003
     """Worth of a nat of entropy at the beginning, in units of reward."""
+    first_spread: Positive = 0.1
+    """Standard deviation of an action at the beginning, before it is squashed."""
     target_entropy: tuple[float, float] = (-2.0, -5.0)
     """Entropy that the temperature keeps, nats, at the beginning and at the end: towards the end
     the policy has to do without noise, as on a robot."""
