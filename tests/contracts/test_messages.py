@@ -19,6 +19,7 @@ from limpet.contracts.messages import (
     VERSION,
     ChannelShare,
     Message,
+    MemoryInfo,
     ModelInfo,
     Published,
     Reply,
@@ -37,7 +38,9 @@ from limpet.runtime.stream import CREDITS, MAX_ROWS
 from tests.contracts import wire_golden
 
 WIRE = (Path(messages.__file__).parent / "WIRE.md").read_text(encoding="utf-8")
-SMALLER_MAPS: tuple[type[msgspec.Struct], ...] = (TensorHeader, ModelInfo, TensorSpec, ChannelShare)
+SMALLER_MAPS: tuple[type[msgspec.Struct], ...] = (
+    TensorHeader, ModelInfo, MemoryInfo, TensorSpec, ChannelShare,
+)  # fmt: skip
 _LIMITS = {2**63 - 1: "2^63-1", 2**62: "2^62", 2**31 - 1: "2^31-1"}
 
 

@@ -46,6 +46,7 @@ Cause = Literal[
     "camera_frozen",  # the same image again and again while the robot moves
     "goal",  # no number, or a place that cannot be
     "proprioception",  # no number, or speeds that cannot be
+    "memory",  # no number, or not what a result before carried
 ]
 """Why an input of the right shape is refused: a robot has to stop, or to look after itself."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import EngineError, TensorError
@@ -14,7 +15,7 @@ from limpet.contracts.golden import check_golden
 from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Manifest, SignalPreprocessing
-from limpet.contracts.messages import ModelInfo
+from limpet.contracts.messages import MemoryInfo, ModelInfo
 from limpet.contracts.scoring import SignalScorer, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
@@ -92,6 +93,7 @@ class ServedModel:
             outputs=self.outputs,
             channels=_channels(manifest),
             threshold=manifest.calibration.threshold if manifest.calibration else None,
+            memory=_memory(self.images),
         )
 
     def check_request(self, inputs: Tensors) -> int:
@@ -148,6 +150,15 @@ class ServedModel:
     def _run(self, inputs: Tensors) -> Tensors:
         with OutsideTurn():
             return self.engine.run(inputs)
+
+
+def _memory(images: ServedImages | None) -> MemoryInfo | UnsetType:
+    how = None if images is None else images.model.memory
+    if how is None:
+        return UNSET
+    return MemoryInfo(
+        input=how.input, output=how.output, step_s=how.step_s, longest_s=how.longest_s
+    )
 
 
 def _channels(manifest: Manifest) -> list[str]:

@@ -182,13 +182,16 @@ class NavigationModel(nn.Module):
         self.encoder, self.actor = encoder, actor
 
     def forward(
-        self, image: Tensor, goal: Tensor, proprioception: Tensor, memory: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Embedding (n, 128); action (n, 2): forward speed (m/s) and turn rate (rad/s); the next
-        command's memory (n, M).
+        self, image: Tensor, goal: Tensor, proprioception: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Embedding (n, 128); action (n, 2): forward speed (m/s) and turn rate (rad/s); and the
+        next command's memory (n, M), where there is one.
         """
         embedding = self.encoder(image)
-        return embedding, *self.actor(unit_size(embedding), goal, proprioception, memory)
+        if memory is None:
+            memory = embedding[:, :0]
+        action, kept = self.actor(unit_size(embedding), goal, proprioception, memory)
+        return (embedding, action, kept) if self.actor.memory else (embedding, action)
 
 
 def unit_size(embedding: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     sense: SenseName = "embedding"
     """What it drives by."""
-    task: PointGoalConfig = PointGoalConfig(layouts=(1000, 1400), contact_reward=-0.3)
+    task: PointGoalConfig = PointGoalConfig(layouts=(1000, 3900), contact_reward=-0.3)
     """Where it trains: layouts, appearances, rewards. What is observed follows from `sense`."""
-    steps: Annotated[int, msgspec.Meta(ge=0)] = 60_000
-    """Commands that the policy gives while it learns, over all environments; 0 trains none."""
-    demonstrated_steps: Count = 20_000
+    steps: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Commands of Soft Actor-Critic, over all environments."""
+    demonstrated_steps: Count = 30_000
     """Commands of the hand-written LiDAR driver that training begins with."""
     demonstration_noise: NotNegative = 0.3
     """Disturbance of every second demonstrated episode: standard deviation of the steps of a walk
@@ -32,17 +32,17 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Size of what it remembers; 0 for a policy that knows the moment alone."""
     rounds: Annotated[int, msgspec.Meta(ge=0)] = 8
     """Rounds of learning in which the policy drives and the teacher says what it would do."""
-    round_steps: Count = 8_000
+    round_steps: Count = 12_000
     """Commands of each round."""
-    epochs: Count = 8
+    epochs: Count = 4
     """How often the policy goes over all that was recorded, after each round."""
-    last_epochs: Count = 30
+    last_epochs: Count = 20
     """The same after the last round."""
     last_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.02
     """Part of the learning rate that is left at their end."""
     window: Count = 32
     """Commands through which a gradient goes back."""
-    windows_per_batch: Count = 64
+    windows_per_batch: Count = 16
     """Windows of a gradient step."""
     lapses: Part = 0.05
     """Share of windows that begin with an empty memory, as after an outage on the robot."""
@@ -54,7 +54,7 @@ class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Share of training in which the driver guides the policy less and less."""
     least_guidance: Part = 0.0
     """Weight of its guidance from then on; it begins with 1."""
-    environments: Count = 8
+    environments: Count = 16
     """Environments that are stepped together."""
     episodes_per_scene: Count = 6
     """Episodes before an environment goes on to another layout and appearance."""
