@@ -29,6 +29,7 @@ class TripMemory:
     """
 
     def __init__(self, step_s: float, longest_s: float) -> None:
+        self._step_ns = round(step_s * 1e9)
         self._youngest_ns = round((1 - EARLY) * step_s * 1e9)
         self._oldest_ns = round(longest_s * 1e9)
         self._kept: deque[tuple[int, Array]] = deque(maxlen=KEPT)
@@ -54,7 +55,9 @@ class TripMemory:
             self._kept.append((captured_ns, np.array(memory)))
 
     def before(self, captured_ns: int) -> Array | None:
-        """The newest memory that is a step older than an image; None where a trip begins."""
+        """The memory that is as nearly as can be a step older than an image; None where a trip
+        begins.
+        """
         ages = [(captured_ns - at_ns, memory) for at_ns, memory in self._kept]
         fit = [(age, m) for age, m in ages if self._youngest_ns <= age <= self._oldest_ns]
-        return min(fit, key=lambda each: each[0])[1] if fit else None
+        return min(fit, key=lambda each: abs(each[0] - self._step_ns))[1] if fit else None
