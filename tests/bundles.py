@@ -279,7 +279,7 @@ LEARNT = 0.125
 def policy_manifest(
     *, valid_s: float = 0.3, name: str = "tiny-policy", remembers: bool = False
 ) -> Manifest:
-    """The manifest of `policy_bundle`; one that remembers drives the slower the more it has seen."""
+    """The manifest of `policy_bundle`; one that remembers slows down with each image."""
 
     def tensor(name: str, *shape: int) -> TensorSpec:
         return TensorSpec(name=name, dtype="float32", shape=["batch", *shape])

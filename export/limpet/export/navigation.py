@@ -154,9 +154,10 @@ class NavigationRun:
             driven = share * self.policy.actor.speeds.numpy()
             inputs |= {"goal": goal.astype(np.float32), "proprioception": driven.astype(np.float32)}
             tolerances["action"] = ACTION_TOLERANCE
-            if size := self.policy.actor.memory:
+            if self.policy.actor.memory:
                 # Not what a trip would leave there, but every number takes part.
-                memory = np.sin(np.arange(len(images) * size)).reshape(len(images), size)
+                shape = len(images), self.policy.actor.memory
+                memory = np.sin(np.arange(shape[0] * shape[1])).reshape(shape)
                 inputs["memory"] = memory.astype(np.float32)
                 tolerances["next_memory"] = MEMORY_TOLERANCE
         return Golden(

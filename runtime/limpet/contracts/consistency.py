@@ -65,8 +65,9 @@ def _check_navigation(where: str, manifest: Manifest) -> None:
     if memory is not None:
         inputs += [["batch", 0]]
         outputs += [["batch", 0]]
-        model, meanings = "an image encoder with a policy that remembers", (
-            "embedding, action and memory"
+        model, meanings = (
+            "an image encoder with a policy that remembers",
+            ("embedding, action and memory"),
         )
     _check_tensors(where, "inputs", manifest.inputs, inputs, model)
     _check_tensors(where, "outputs", manifest.outputs, outputs, model)

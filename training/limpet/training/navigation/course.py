@@ -187,7 +187,7 @@ class Course:
 def _trips_of(tensors: Mapping[str, Tensor]) -> list[Trip]:
     lengths: list[int] = tensors["lengths"].tolist()
     parts = {
-        name: tensors[f"trips/{name}"].split([n + (name == "inputs") for n in lengths])
+        name: torch.split(tensors[f"trips/{name}"], [n + (name == "inputs") for n in lengths])
         for name in COLUMNS
     }
     return [

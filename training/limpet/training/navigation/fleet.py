@@ -107,9 +107,7 @@ class Fleet(VecEnv):
         ended = [i for i, _ in last]
         self.memory = before.clone()
         self.memory[ended] = 0.0
-        inputs = inputs_of(
-            self._actor, self._perceive, [*observed, *(one for _, one in last)]
-        )
+        inputs = inputs_of(self._actor, self._perceive, [*observed, *(one for _, one in last)])
         states = self._actor.state(inputs, torch.cat([self.memory, before[ended]]))
         number = self.num_envs
         self.seen = inputs[:number]

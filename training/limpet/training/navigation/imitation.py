@@ -1,4 +1,4 @@
-"""A policy with a memory learns from its teacher: by demonstration, then on its own drives (DAgger).
+"""A policy with a memory learns from its teacher: by demonstration, then on its own drives.
 
 The teacher answers at every command, whoever drives (Ross et al. 2011, "A Reduction of Imitation
 Learning and Structured Prediction to No-Regret Online Learning"). Beside the teacher's action the
@@ -151,7 +151,7 @@ class Imitator:
                     told = (answers - known[rows]).abs().mean(dim=2)[there].mean()
                     loss = loss + config.knowledge_weight * told
                 self.optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 self.optimizer.step()
                 sums += len(batch) * np.array([action.item(), told.item()])
                 total += len(batch)

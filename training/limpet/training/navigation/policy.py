@@ -142,9 +142,9 @@ class Actor(nn.Module):
         if self.recall is None:
             return seen
         # The unit written out, since as a loop of one step it would cost an engine more.
-        gru = self.recall
-        of_seen = functional.linear(seen, gru.weight_ih_l0, gru.bias_ih_l0).chunk(3, dim=1)
-        of_memory = functional.linear(memory, gru.weight_hh_l0, gru.bias_hh_l0).chunk(3, dim=1)
+        to_seen, to_memory, seen_bias, memory_bias = self.recall.all_weights[0]
+        of_seen = functional.linear(seen, to_seen, seen_bias).chunk(3, dim=1)
+        of_memory = functional.linear(memory, to_memory, memory_bias).chunk(3, dim=1)
         reset = torch.sigmoid(of_seen[0] + of_memory[0])
         keep = torch.sigmoid(of_seen[1] + of_memory[1])
         new = torch.tanh(of_seen[2] + reset * of_memory[2])

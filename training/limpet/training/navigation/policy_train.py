@@ -1,4 +1,4 @@
-"""Training a policy: its teacher's drives, its own under the teacher's eyes, then Soft Actor-Critic.
+"""Training a policy: by its teacher's drives, by its own with advice, by Soft Actor-Critic.
 
     RUN/policy/policy.json             `PolicyRecord`, written last
     RUN/policy/weights.safetensors     the network (`policy.Actor`)
@@ -36,11 +36,18 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import perception
 from limpet.training.progress import progress
-from limpet.training.run import CHECKPOINT, WEIGHTS, library_versions, write_whole
+from limpet.training.run import (
+    CHECKPOINT,
+    POLICY,
+    POLICY_RECORD,
+    WEIGHTS,
+    library_versions,
+    write_whole,
+)
 from limpet.training.settings import read_settings
 from limpet.training.threads import one_thread
 
-FOLDER, RECORD = "policy", "policy.json"
+FOLDER, RECORD = POLICY, POLICY_RECORD
 
 
 class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

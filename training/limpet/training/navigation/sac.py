@@ -141,8 +141,7 @@ class Learner:
         self._sac.set_logger(configure(None, []))
         for own, learnt in self._layers():
             learnt.load_state_dict(own.state_dict())
-        spread = self._sac.actor.log_std
-        assert isinstance(spread, nn.Linear)
+        spread: Any = self._sac.actor.log_std  # a layer, since the spread depends on the state
         nn.init.zeros_(spread.weight)
         nn.init.constant_(spread.bias, math.log(config.first_spread))
 

@@ -111,9 +111,7 @@ class Rescue:
         self._since = np.zeros(len(envs), int)
         self._left = np.zeros(len(envs), int)
 
-    def __call__(
-        self, actions: Float32, hint: Float32, begun: NDArray[np.bool_]
-    ) -> Float32:
+    def __call__(self, actions: Float32, hint: Float32, begun: NDArray[np.bool_]) -> Float32:
         """The policy's actions, or the teacher's. (n, 2)
 
         Args:
