@@ -129,6 +129,11 @@ def anomaly(
     metavar="DIR",
     help="Images for the appearances to drive in, as in training [default: drawn patterns only].",
 )
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Write the figures into the RUN as well: `limpet export` puts them into the manifest.",
+)
 @_json_option
 def navigation(
     model: Path,
@@ -136,6 +141,7 @@ def navigation(
     neighbours: Path | None,
     episodes: int,
     textures: Path | None,
+    record: bool,
     json_file: Path | None,
 ) -> None:
     """Measure whether an image encoder's embeddings are as alike as the geometry they show, and how
@@ -158,10 +164,15 @@ def navigation(
     """
     from limpet.contracts.reports import write_json
     from limpet.export.evaluate_navigation import evaluate_navigation
+    from limpet.export.navigation_figures import check_recordable, record_figures
 
+    if record:
+        check_recordable(model)
     report = evaluate_navigation(
         model, data, neighbours=neighbours, episodes=episodes, textures=textures
     )
+    if record:
+        record_figures(model, report)
     if not write_json(json_file, report):
         click.echo(_describe_navigation(report))
 

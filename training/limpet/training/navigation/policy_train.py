@@ -102,6 +102,12 @@ def load_policy(run: Path | str) -> Policy | None:
     return Policy(actor, record)
 
 
+def write_record(run: Path | str, record: PolicyRecord) -> None:
+    """Writes the record of a RUN's policy."""
+    content = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+    write_whole(Path(run) / FOLDER / RECORD, content)
+
+
 class Schedule:
     """Which episode begins next: several in one scene, since painting one takes a second.
 
@@ -189,7 +195,7 @@ def train_policy(
         seconds=round(time.monotonic() - began, 1),
         versions=library_versions("stable-baselines3", "torch", "gymnasium", "limpet"),
     )
-    write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    write_record(run, record)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return actor.eval()
 
