@@ -322,7 +322,7 @@ def tiny_policy(inputs: Tensors) -> dict[str, NDArray[np.float32]]:
     speed = np.clip(distance, 0, 0.5) * np.clip(cos, 0, 1) ** 4
     kept = {}
     if "memory" in inputs:
-        speed = speed * (1 - inputs["memory"][:, 0])
+        speed = speed * (1 - inputs["memory"][:, 0] / 2)
         kept["next_memory"] = np.clip(inputs["memory"] + LEARNT, -1, 1).astype(np.float32)
     return {
         "embedding": (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32),
@@ -380,12 +380,13 @@ def policy_bundle(path: Path, **options: Any) -> Bundle:
     ]
     if manifest.inputs[-1].name == "memory":
         nodes += [
-            helper.make_node("Sub", ["one", "memory"], ["fresh"]),
+            helper.make_node("Mul", ["memory", "half"], ["tired"]),
+            helper.make_node("Sub", ["one", "tired"], ["fresh"]),
             helper.make_node("Mul", ["full", "fresh"], ["forward"]),
             helper.make_node("Add", ["memory", "learnt"], ["more"]),
             helper.make_node("Clip", ["more", "minus_one", "one"], ["next_memory"]),
         ]
-        nodes[-5].output[0] = "full"
+        nodes[-6].output[0] = "full"
     nodes += [
         helper.make_node("Concat", ["forward", "turn"], ["action"], axis=1),
     ]

@@ -184,7 +184,7 @@ def test_a_memory_is_the_one_input_that_may_be_missing() -> None:
         name: array.tolist() for name, array in empty.items()
     }
     assert first["next_memory"].tolist() == [LEARNT]
-    assert later["action"][0] == pytest.approx(first["action"][0] / 2)
+    assert later["action"][0] == pytest.approx(first["action"][0] * 0.75)
     with pytest.raises(TensorError, match="tensor 'goal' is missing"):
         asked = request()
         del asked["goal"]

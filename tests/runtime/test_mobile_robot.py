@@ -300,7 +300,7 @@ def remembering(tmp_path: Path) -> Iterator[Server]:
 
 def seen_before(command: Command) -> float:
     """How many images the policy remembered when it drove: it then slows down."""
-    return (1 - command.speed / FRESH) / LEARNT
+    return 2 * (1 - command.speed / FRESH) / LEARNT
 
 
 FRESH = 0.5 * 0.8**4
