@@ -15,14 +15,17 @@ LiDAR scan, nothing at all, or the image through a network that is trained along
 
 
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a policy is trained: Soft Actor-Critic (Haarnoja et al. 2018), automatic temperature."""
+    """How a policy is trained: by imitation in rounds (DAgger, Ross et al. 2011), and by Soft
+    Actor-Critic (Haarnoja et al. 2018, automatic temperature) where `steps` asks for it.
+    """
 
     sense: SenseName = "embedding"
     """What it drives by."""
     task: PointGoalConfig = PointGoalConfig(layouts=(1000, 3900), contact_reward=-0.3)
     """Where it trains: layouts, appearances, rewards. What is observed follows from `sense`."""
     steps: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Commands of Soft Actor-Critic, over all environments."""
+    """Commands of Soft Actor-Critic after the rounds, over all environments; what the policy
+    remembers then stays as it is."""
     demonstrated_steps: Count = 30_000
     """Commands of the hand-written LiDAR driver that training begins with."""
     demonstration_noise: NotNegative = 0.3
