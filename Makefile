@@ -78,6 +78,10 @@ reference-navigation: $(INSTALLED)
 	  --config training/limpet/training/navigation/reference.toml
 	@$(BIN)/python -m limpet.training.navigation.policy_train runs/reference_navigation \
 	  --textures $(TEXTURES)
+	@$(BIN)/python -m limpet.training.navigation.pairs --out runs/navigation_unseen --set test \
+	  --layouts 5000 5024 --textures $(TEXTURES)
+	@$(BIN)/limpet evaluate navigation runs/reference_navigation --data runs/navigation_unseen \
+	  --textures $(TEXTURES) --record
 	@$(BIN)/limpet export runs/reference_navigation --out robot_configs/bundles/navigation --force
 	@$(BIN)/limpet verify robot_configs/bundles/navigation
 

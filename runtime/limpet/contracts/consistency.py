@@ -119,17 +119,34 @@ def _check_navigation(where: str, manifest: Manifest) -> None:
         inputs += [["batch", 3], ["batch", 2]]
         outputs += [["batch", 2]]
         model, meanings = "an image encoder with a policy", "embedding and action"
+    memory = action.memory if action else None
+    if memory is not None:
+        inputs += [["batch", 0]]
+        outputs += [["batch", 0]]
+        model, meanings = (
+            "an image encoder with a policy that remembers",
+            ("embedding, action and memory"),
+        )
     _check_tensors(where, "inputs", manifest.inputs, inputs, model)
     _check_tensors(where, "outputs", manifest.outputs, outputs, model)
     names = [spec.name for spec in manifest.outputs]
     if not isinstance(decoding, NavigationDecoding) or names != [
         decoding.embedding,
         *([action.name] if action else []),
+        *([memory.output] if memory else []),
     ]:
         raise BundleError(
             f"{where}: decoding does not name the output {' and '.join(names)} as {meanings}",
             "export the model again",
         )
+    if memory is not None:
+        given, kept = manifest.inputs[-1], manifest.outputs[-1]
+        if given.name != memory.input or given.shape != kept.shape:
+            raise BundleError(
+                f"{where}: memory {given.describe()} becomes {kept.describe()}, wanted one size "
+                f"and the name {memory.input!r}",
+                "export the model again",
+            )
 
 
 def _check_action(where: str, action: ActionDecoding) -> None:
@@ -139,6 +156,8 @@ def _check_action(where: str, action: ActionDecoding) -> None:
         "valid_s": action.valid_s,
         "farthest_goal_m": action.farthest_goal_m,
     }
+    if action.memory is not None:
+        limits["step_s"], limits["longest_s"] = action.memory.step_s, action.memory.longest_s
     wrong = {name: value for name, value in limits.items() if not 0 < value < math.inf}
     if wrong:
         raise BundleError(

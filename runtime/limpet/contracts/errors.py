@@ -52,6 +52,7 @@ Cause = Literal[
     "intrinsics",  # no camera's, or those of another resolution
     "relative_pose",  # of the auxiliary camera: no rotation, or too far away
     "base_pose",  # of the camera on the robot: the same
+    "memory",  # no number, or not what a result before carried
 ]
 """Why an input of the right shape is refused: a robot has to stop, or to look after itself."""
 

@@ -160,8 +160,19 @@ class GetStatus(Message, kw_only=True):
 # Server → node -----------------------------------------------------------------------------------
 
 
+class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy remembers: names of input and output, and how old it shall and may be."""
+
+    input: str
+    output: str
+    step_s: float
+    longest_s: float
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A served model. `inputs` are what an `Infer` must carry, before preprocessing."""
+    """A served model. `inputs` are what an `Infer` must carry, before preprocessing; of a policy
+    that remembers, `memory` says which of them may be missing, and how old it shall be.
+    """
 
     name: str
     kind: str
@@ -171,6 +182,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[TensorSpec]
     channels: list[str] = []
     threshold: float | None = None
+    memory: MemoryInfo | UnsetType = UNSET
 
 
 class LaneOffer(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.clouds import CloudPreprocessing
@@ -17,7 +18,7 @@ from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Manifest, SignalPreprocessing
-from limpet.contracts.messages import ModelInfo
+from limpet.contracts.messages import MemoryInfo, ModelInfo
 from limpet.contracts.scoring import KeptState, SignalScorer, StateKeeper, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
@@ -121,6 +122,7 @@ class ServedModel:
             outputs=self.outputs,
             channels=_channels(manifest),
             threshold=manifest.calibration.threshold if manifest.calibration else None,
+            memory=_memory(self.images),
         )
 
     def check_request(self, inputs: Tensors) -> int:
@@ -197,6 +199,15 @@ class _Outside:
     def run_kept(self, inputs: Tensors, states: Sequence[KeptState]) -> Tensors:
         with OutsideTurn():
             return self._engine.run_kept(inputs, states)
+
+
+def _memory(images: ServedImages | None) -> MemoryInfo | UnsetType:
+    how = None if images is None else images.model.memory
+    if how is None:
+        return UNSET
+    return MemoryInfo(
+        input=how.input, output=how.output, step_s=how.step_s, longest_s=how.longest_s
+    )
 
 
 def _channels(manifest: Manifest) -> list[str]:

@@ -126,6 +126,11 @@ def anomaly(
     metavar="DIR",
     help="Images for the appearances to drive in, as in training [default: drawn patterns only].",
 )
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Write the figures into the RUN as well: `limpet export` puts them into the manifest.",
+)
 @json_option
 def navigation(
     model: Path,
@@ -133,6 +138,7 @@ def navigation(
     neighbours: Path | None,
     episodes: int,
     textures: Path | None,
+    record: bool,
     json_file: Path | None,
 ) -> None:
     """Measure whether an image encoder's embeddings are as alike as the geometry they show, and how
@@ -155,10 +161,15 @@ def navigation(
     """
     from limpet.contracts.reports import write_json
     from limpet.export.evaluate_navigation import evaluate_navigation
+    from limpet.export.navigation_figures import check_recordable, record_figures
 
+    if record:
+        check_recordable(model)
     report = evaluate_navigation(
         model, data, neighbours=neighbours, episodes=episodes, textures=textures
     )
+    if record:
+        record_figures(model, report)
     if not write_json(json_file, report):
         click.echo(_describe_navigation(report))
 

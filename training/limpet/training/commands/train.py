@@ -273,6 +273,7 @@ def _describe_navigation(report: NavigationReport) -> str:
             f"{report.seconds:.0f} s; {report.weights} weights",
             *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
             f"next: limpet evaluate navigation {report.run} --data PATH",
+            f"      python -m limpet.training.navigation.policy_train {report.run}",
             f"      limpet export {report.run} --out BUNDLE",
         ]
     )
