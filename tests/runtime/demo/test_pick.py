@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,20 +12,25 @@ import pytest
 from limpet.contracts.bundle import read_bundle
 from limpet.runtime.demo import pick
 from limpet.runtime.demo.picking import describe, failures_of
-from limpet.runtime.picking_robot import PickingRobot
+from limpet.runtime.picking_robot import FoundGrasps, PickingRobot
 from tests.grasp_bundles import grasp_bundle
 from tests.runtime.serving import serving
 
 
 class AfterThree:
-    """Is set when it was asked often enough for three scenes."""
+    """Is set when its robot has asked about three scenes."""
 
-    def __init__(self, robot: PickingRobot) -> None:
-        self._robot = robot
+    def __init__(self, robot: PickingRobot, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._asked, self._ask = 0, robot.grasp
+        monkeypatch.setattr(robot, "grasp", self._count)
+
+    def _count(self, *args: Any, **options: Any) -> FoundGrasps:
+        self._asked += 1
+        return self._ask(*args, **options)
 
     @property
     def is_set(self) -> bool:
-        return self._robot._last_id >= 3
+        return self._asked >= 3
 
 
 def test_it_asks_until_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +46,7 @@ def test_it_asks_until_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyP
             robot,
             "tiny-grasp",
             list(clouds),
-            AfterThree(robot),  # type: ignore[arg-type]
+            AfterThree(robot, monkeypatch),  # type: ignore[arg-type]
         )
         unknown, none = pick.ask_steadily(
             robot,
