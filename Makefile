@@ -22,7 +22,7 @@ MADE := $(VENV)/.made
 TORCH := $(VENV)/.torch-$(TORCH_VERSION)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help run test test-slow lint bench reference reference-navigation setup clean
+.PHONY: help run test test-slow lint bench reference reference-navigation reference-grasp setup clean
 
 help:
 	@echo "make run        set up, then the demo: bundle, server, sensor streams, alerts"
@@ -32,6 +32,7 @@ help:
 	@echo "make bench      measure serving and streams, into tests/benchmarks/results"
 	@echo "make reference  train the anomaly bundle in robot_configs/bundles anew"
 	@echo "make reference-navigation   the same for navigation, in hours"
+	@echo "make reference-grasp        the same for grasping, in two hours"
 	@echo "make setup      only the set-up: .venv with limpet and all its extras"
 	@echo "make clean      remove .venv, caches and build outputs"
 
@@ -77,8 +78,21 @@ reference-navigation: $(INSTALLED)
 	  --config training/limpet/training/navigation/reference.toml
 	@$(BIN)/python -m limpet.training.navigation.policy_train runs/reference_navigation \
 	  --textures $(TEXTURES)
+	@$(BIN)/python -m limpet.training.navigation.pairs --out runs/navigation_unseen --set test \
+	  --layouts 5000 5024 --textures $(TEXTURES)
+	@$(BIN)/limpet evaluate navigation runs/reference_navigation --data runs/navigation_unseen \
+	  --textures $(TEXTURES) --record
 	@$(BIN)/limpet export runs/reference_navigation --out robot_configs/bundles/navigation --force
 	@$(BIN)/limpet verify robot_configs/bundles/navigation
+
+# Two hours on two cores: 60 scenes settled, rendered and labelled, then the encoder.
+reference-grasp: $(INSTALLED)
+	@$(BIN)/python -m limpet.training.grasp.scenes.generate --out runs/grasp_scenes \
+	  --train 60 --validation 5 --seen 6 --similar 6 --novel 6 --workers 2
+	@$(BIN)/limpet train grasp --data runs/grasp_scenes --out runs/reference_grasp \
+	  --config training/limpet/training/grasp/reference.toml
+	@$(BIN)/limpet export runs/reference_grasp --out robot_configs/bundles/grasp --force
+	@$(BIN)/limpet verify robot_configs/bundles/grasp
 
 setup: $(INSTALLED)
 

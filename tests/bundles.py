@@ -32,6 +32,7 @@ from limpet.contracts.manifest import (
     AnomalyDecoding,
     Calibration,
     Manifest,
+    MemoryDecoding,
     NavigationDecoding,
     SignalPreprocessing,
     encode_manifest,
@@ -271,13 +272,22 @@ SIDE = 32
 """Rows and columns of the image that it takes."""
 
 
-def policy_manifest(*, valid_s: float = 0.3, name: str = "tiny-policy") -> Manifest:
-    """The manifest of `policy_bundle`."""
+LEARNT = 0.125
+"""What a policy that remembers adds to its memory at each image: it counts them."""
+
+
+def policy_manifest(
+    *, valid_s: float = 0.3, name: str = "tiny-policy", remembers: bool = False
+) -> Manifest:
+    """The manifest of `policy_bundle`; one that remembers slows down with each image."""
 
     def tensor(name: str, *shape: int) -> TensorSpec:
         return TensorSpec(name=name, dtype="float32", shape=["batch", *shape])
 
-    action = ActionDecoding(largest_speed=0.5, largest_turn_rate=1.5, valid_s=valid_s)
+    memory = MemoryDecoding() if remembers else None
+    action = ActionDecoding(
+        largest_speed=0.5, largest_turn_rate=1.5, valid_s=valid_s, memory=memory
+    )
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
@@ -287,8 +297,13 @@ def policy_manifest(*, valid_s: float = 0.3, name: str = "tiny-policy") -> Manif
             tensor("image", 3, SIDE, SIDE),
             tensor("goal", 3),
             tensor("proprioception", 2),
+            *([tensor("memory", 1)] if remembers else []),
         ],
-        outputs=[tensor("embedding", 3 * GRID * GRID), tensor("action", 2)],
+        outputs=[
+            tensor("embedding", 3 * GRID * GRID),
+            tensor("action", 2),
+            *([tensor("next_memory", 1)] if remembers else []),
+        ],
         preprocessing=ImagePreprocessing(width=SIDE, height=SIDE),
         decoding=NavigationDecoding(action=action),
         opset=OPSET,
@@ -305,9 +320,14 @@ def tiny_policy(inputs: Tensors) -> dict[str, NDArray[np.float32]]:
     behind = np.clip(sin * 1e3, -1, 1) * np.clip(-cos, 0, 1)
     turn = np.clip(2 * sin + 2 * behind + 0 * inputs["proprioception"][:, 0], -1.5, 1.5)
     speed = np.clip(distance, 0, 0.5) * np.clip(cos, 0, 1) ** 4
+    kept = {}
+    if "memory" in inputs:
+        speed = speed * (1 - inputs["memory"][:, 0] / 2)
+        kept["next_memory"] = np.clip(inputs["memory"] + LEARNT, -1, 1).astype(np.float32)
     return {
         "embedding": (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32),
         "action": np.stack([speed, turn], axis=1).astype(np.float32),
+        **kept,
     }
 
 
@@ -319,6 +339,7 @@ def policy_golden(manifest: Manifest) -> Golden:
     image += [*rng.normal(size=(2, *image[0].shape))]
     arrays = {"image": np.stack(image), "goal": rng.normal(size=(5, 3))}
     arrays["proprioception"] = rng.normal(size=(5, 2))
+    arrays["memory"] = rng.uniform(-1, 1, (5, 1))
     inputs = {spec.name: arrays[spec.name].astype(np.float32) for spec in manifest.inputs}
     return Golden(
         inputs=inputs,
@@ -356,11 +377,22 @@ def policy_bundle(path: Path, **options: Any) -> Bundle:
         helper.make_node("Pow", ["front", "four"], ["ahead"]),
         helper.make_node("Clip", ["distance", "zero", "half"], ["near"]),
         helper.make_node("Mul", ["near", "ahead"], ["forward"]),
+    ]
+    if manifest.inputs[-1].name == "memory":
+        nodes += [
+            helper.make_node("Mul", ["memory", "half"], ["tired"]),
+            helper.make_node("Sub", ["one", "tired"], ["fresh"]),
+            helper.make_node("Mul", ["full", "fresh"], ["forward"]),
+            helper.make_node("Add", ["memory", "learnt"], ["more"]),
+            helper.make_node("Clip", ["more", "minus_one", "one"], ["next_memory"]),
+        ]
+        nodes[-6].output[0] = "full"
+    nodes += [
         helper.make_node("Concat", ["forward", "turn"], ["action"], axis=1),
     ]
     numbers = {
         "little": 1e-3, "thousand": 1e3, "minus_one": -1, "one": 1, "zero": 0, "two": 2,
-        "minus_most": -1.5, "most": 1.5, "four": 4, "half": 0.5,
+        "minus_most": -1.5, "most": 1.5, "four": 4, "half": 0.5, "learnt": LEARNT,
     }  # fmt: skip
     constants = {name: np.array(value, np.float32) for name, value in numbers.items()}
     return write_bundle(

@@ -126,11 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     bundle = read_bundle(options.bundle.absolute())
     library = SceneLibrary(options.textures, geometries=4, painted=4)
-    local = LocalDriver(bundle.manifest, open_engine(bundle, "auto").run)
+    local = LocalDriver(bundle.manifest, open_engine(bundle, "auto").run, CONTROL_HZ)
     with tempfile.TemporaryDirectory() as scratch, Children(Path(scratch)) as children:
         endpoint, served = serve(children, Path(scratch), bundle.path)
+        frame_s = 1.0 / CONTROL_HZ
         with (
-            MobileRobot(endpoint, MODEL, camera="patient", max_age_s=PATIENT_S) as patient,
+            MobileRobot(
+                endpoint, MODEL, camera="patient", max_age_s=PATIENT_S, frame_s=frame_s
+            ) as patient,
             MobileRobot(endpoint, MODEL, camera="steady", max_age_s=MAX_AGE_S) as steady,
         ):
             drives = {

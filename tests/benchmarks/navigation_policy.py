@@ -46,15 +46,16 @@ from limpet.training.run import WEIGHTS, write_whole
 
 SEEDS: dict[str, int] = {
     "oracle": 3, "blind": 1, "random": 1, "ours": 3, "simclr": 3, "fixed": 1, "autoencoder": 1,
-    "ours_short": 1,
+    "ours_short": 1, "ours_moment": 1,
     "end_to_end": 1,
 }  # fmt: skip
 """Seeds of each arm, in the order of training. `ours_short` is ours with as many steps of its
-encoder as the other controls have."""
+encoder as the other controls have; `ours_moment` drives by its encoder without a memory."""
 SENSES: dict[str, SenseName] = {"oracle": "lidar", "blind": "nothing", "end_to_end": "pixels"}
 CHANGES: dict[str, dict[str, int]] = {
-    # A replay buffer of images, and gradients through two convolutional networks, take their toll.
-    "end_to_end": {"steps": 20_000, "demonstrated_steps": 10_000, "checkpoint_steps": 10_000},
+    # Recordings of images, and gradients through a convolutional network, take their toll.
+    "end_to_end": {"demonstrated_steps": 10_000, "rounds": 4, "round_steps": 5_000},
+    "ours_moment": {"memory": 0},
 }
 """Where an arm is not trained as the others."""
 TASKS = {"unseen": UNSEEN, "held_out": HELD_OUT}
@@ -66,6 +67,8 @@ def encoder_of(arm: str, runs: dict[str, Path]) -> Encoder | None:
         return None
     if arm == "random":
         return Encoder(NavigationConfig()).eval()
+    if arm == "ours_moment":
+        arm = "ours"
     if arm not in runs or not (runs[arm] / WEIGHTS).exists():
         raise FileNotFoundError(f"{arm}: no RUN given that is finished")
     return load_encoder(runs[arm])

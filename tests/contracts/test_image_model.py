@@ -18,6 +18,7 @@ from limpet.contracts.images import preprocess
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.engines import open_engine
 from tests.bundles import (
+    LEARNT,
     change_manifest,
     navigation_bundle,
     policy_bundle,
@@ -165,3 +166,63 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused(
         read_bundle(bundle.path)
     assert message in caught.value.message
     assert caught.value.hint
+
+
+# What it remembers -------------------------------------------------------------------------------
+
+
+REMEMBERING = policy_manifest(remembers=True)
+
+
+def test_a_memory_is_the_one_input_that_may_be_missing() -> None:
+    model = ImageModel(REMEMBERING, tiny_policy)
+    assert model.inputs[-1].describe() == "memory float32 [1]"
+    first = model.infer(request())
+    empty = model.infer(request(memory=np.zeros(1, np.float32)))
+    later = model.infer(request(memory=np.array([0.5], np.float32)))
+    assert {name: array.tolist() for name, array in first.items()} == {
+        name: array.tolist() for name, array in empty.items()
+    }
+    assert first["next_memory"].tolist() == [LEARNT]
+    assert later["action"][0] == pytest.approx(first["action"][0] * 0.75)
+    asked = request()
+    del asked["goal"]
+    with pytest.raises(TensorError, match="tensor 'goal' is missing"):
+        model.infer(asked)
+    with pytest.raises(TensorError, match="tensor 'memory' has shape"):
+        model.infer(request(memory=np.zeros(2, np.float32)))
+
+
+def test_what_is_remembered_stays_within_its_range() -> None:
+    def swelling(inputs: Tensors) -> Tensors:
+        return {**tiny_policy(inputs), "next_memory": np.array([[1.0001]], np.float32)}
+
+    assert ImageModel(REMEMBERING, swelling).infer(request())["next_memory"].tolist() == [1.0]
+
+
+def test_golden_data_proves_the_memory_too(tmp_path: Path) -> None:
+    bundle = policy_bundle(tmp_path / "nav", remembers=True)
+    parity = check_golden(bundle.golden(), bundle.manifest, open_engine(bundle).run)
+    assert parity.passed
+    assert [check.name for check in parity.checks][-1] == "next_memory"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (set_in("decoding", "action", "memory", value=None), "an image encoder with a policy"),
+        (set_in("inputs", 3, "shape", value=["batch", 2]), "wanted one size"),
+        (set_in("inputs", 3, "name", value="past"), "and the name 'memory'"),
+        (set_in("outputs", 2, "name", value="past"), "embedding, action and memory"),
+        (set_in("inputs", 3, "shape", value=["batch", "size"]), "a policy that remembers"),
+        (set_in("decoding", "action", "memory", "step_s", value=0.0), "finite numbers above 0"),
+    ],
+)
+def test_a_memory_that_does_not_fit_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    bundle = policy_bundle(tmp_path / "nav", remembers=True)
+    change_manifest(bundle, change)
+    with pytest.raises(BundleError) as caught:
+        read_bundle(bundle.path)
+    assert message in caught.value.message

@@ -19,6 +19,7 @@ from limpet.contracts.messages import (
     VERSION,
     ChannelShare,
     LaneOffer,
+    MemoryInfo,
     Message,
     ModelInfo,
     Published,
@@ -42,6 +43,7 @@ SMALLER_MAPS: tuple[type[msgspec.Struct], ...] = (
     TensorHeader,
     LaneOffer,
     ModelInfo,
+    MemoryInfo,
     TensorSpec,
     ChannelShare,
 )

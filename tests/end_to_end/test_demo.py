@@ -18,6 +18,7 @@ import pytest
 
 from limpet.runtime.client import RobotClient
 from tests.bundles import policy_bundle
+from tests.grasp_bundles import grasp_bundle
 
 pytest.importorskip("open3d", reason="needs the extra `training`")
 pytest.importorskip("torch", reason="needs the extra `training`")
@@ -109,11 +110,16 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
     policy = policy_bundle(tmp_path / "policy").path
     arguments = ("--data", recording, "--train-rows", TRAIN_ROWS, "--steps", 40, "--speed", "50")
     arguments += ("--navigation", policy)
+    arguments += ("--grasp", grasp_bundle(tmp_path / "grasp").path)
     with demo(out, *arguments, "--keep-serving", "--json", tmp_path / "report.json") as process:
         said = wait_for(process, out, "until Ctrl-C", 240.0)
         endpoint = said.partition("limpet alerts --from ")[2].split()[0]
         with RobotClient(endpoint) as robot:
-            assert [model.name for model in robot.hello().models] == ["waves", "navigation"]
+            assert [model.name for model in robot.hello().models] == [
+                "waves",
+                "navigation",
+                "grasp",
+            ]
         process.send_signal(signal.SIGINT)
         assert process.wait(60.0) == 0
         assert_none_is_left(out)
@@ -134,6 +140,10 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
     assert drive["frames"] == drive["ticks"] == sum(drive["states"].values())
     assert drive["oldest_followed_ms"] < 300.0
     assert (drive["refused"], drive["failed"], drive["unsent"]) == ({}, 0, 0)
+    picking = report["picking"]
+    assert picking["answered"] == picking["requests"] > 0
+    assert (picking["views"], picking["failed"], picking["nothing"]) == (2, 0, "")
+    assert picking["rows"] > 0
     assert report["robot"]["answered"] > 20
     assert report["robot"]["failed"] == 0
 
@@ -147,7 +157,7 @@ def test_a_users_recording_goes_the_whole_way_and_the_server_stays(
 
     from matplotlib.image import imread
 
-    for name in ("timeline.png", "trajectories.png"):
+    for name in ("timeline.png", "trajectories.png", "grasps.png"):
         picture = imread(out / name)
         assert picture.shape[1] > 1000
         assert picture[..., :3].std() > 0.05

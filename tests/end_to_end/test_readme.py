@@ -50,3 +50,26 @@ def test_the_four_jobs_and_the_python_example_run_as_the_readme_says(tmp_path: P
     assert re.search(r"press-4: open", done.stdout)
     assert re.search(r"^open \d+", done.stdout, re.MULTILINE)
     assert done.stdout.rstrip().endswith("stopped")
+
+
+@pytest.mark.timeout(180)
+def test_an_encoder_of_ones_own_is_exported_and_served_as_the_readme_says(tmp_path: Path) -> None:
+    (tmp_path / "my_encoder.py").write_text(block("py"))
+    (tmp_path / "SPEC.toml").write_text(block("toml"))
+    script = f"set -e\ntrap 'kill %1' EXIT\n{block('bash')}\nkill %1\nwait %1\ntrap - EXIT\n"
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=160,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "onnxruntime-cpu: mine (custom, fp32) computes what training computed" in done.stdout
+    assert "bundle: bundles/theirs" in done.stdout
+    assert "(2, 16) onnxruntime-cpu" in done.stdout
+    assert done.stdout.rstrip().endswith("stopped")

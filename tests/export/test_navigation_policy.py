@@ -13,7 +13,7 @@ import torch
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError
 from limpet.contracts.golden import PREPARED, check_golden
-from limpet.contracts.manifest import ActionDecoding
+from limpet.contracts.manifest import ActionDecoding, MemoryDecoding
 from limpet.export.navigation import open_navigation_run
 from limpet.export.package import export_run
 from limpet.runtime.engines import open_engine
@@ -29,11 +29,11 @@ from tests.navigation_frames import CONFIG, write_pairs
 ROBOT = Robot()
 
 
-def write_policy(run: Path, config: PolicyConfig) -> None:
+def write_policy(run: Path, config: PolicyConfig, memory: int = 6) -> None:
     """A policy with fresh weights, as training would leave it."""
     torch.manual_seed(0)
     (run / FOLDER).mkdir()
-    write_actor(run / FOLDER / WEIGHTS, Actor(128, 16, ROBOT))
+    write_actor(run / FOLDER / WEIGHTS, Actor(128, 16, ROBOT, memory=memory))
     record = PolicyRecord(
         config=config,
         figures={"success": 0.5},
@@ -73,11 +73,14 @@ def test_the_manifest_says_how_an_action_is_meant(bundle: Bundle) -> None:
         "image float32 [batch, 3, 32, 32]",
         "goal float32 [batch, 3]",
         "proprioception float32 [batch, 2]",
+        "memory float32 [batch, 6]",
     ]
-    assert [spec.name for spec in manifest.outputs] == ["embedding", "action"]
+    assert [spec.name for spec in manifest.outputs] == ["embedding", "action", "next_memory"]
     action = manifest.decoding.action  # type: ignore[union-attr]
     assert action == ActionDecoding(
-        largest_speed=pytest.approx(ROBOT.speed), largest_turn_rate=pytest.approx(ROBOT.turn_rate)
+        largest_speed=pytest.approx(ROBOT.speed),
+        largest_turn_rate=pytest.approx(ROBOT.turn_rate),
+        memory=MemoryDecoding(step_s=pytest.approx(1 / ROBOT.control_hz)),
     )
     assert manifest.provenance.metrics["unseen SR"] == 0.4
     assert manifest.provenance.metrics["policy training: success"] == 0.5
@@ -95,7 +98,8 @@ def test_golden_data_proves_preprocessing_embedding_and_action(run: Path, bundle
     golden, engine = bundle.golden(), open_engine(bundle)
     parity = check_golden(golden, bundle.manifest, engine.run)
     assert parity.passed
-    assert [check.name for check in parity.checks] == [PREPARED, "embedding cosine", "action"]
+    names = [check.name for check in parity.checks]
+    assert names == [PREPARED, "embedding cosine", "action", "next_memory"]
     rng = np.random.default_rng(0)
     inputs = {
         spec.name: rng.standard_normal((5, *spec.shape[1:])).astype(np.float32)  # type: ignore[arg-type]
@@ -104,7 +108,7 @@ def test_golden_data_proves_preprocessing_embedding_and_action(run: Path, bundle
     with torch.no_grad():
         wanted = open_navigation_run(run).module(*(torch.from_numpy(x) for x in inputs.values()))
     found = engine.run(inputs)
-    for name, value in zip(("embedding", "action"), wanted, strict=True):
+    for name, value in zip(("embedding", "action", "next_memory"), wanted, strict=True):
         np.testing.assert_allclose(found[name], value.numpy(), atol=1e-4)
     assert (np.abs(found["action"]) <= [ROBOT.speed + 1e-6, ROBOT.turn_rate + 1e-6]).all()
 
@@ -123,6 +127,34 @@ def test_evaluate_drives_by_the_bundles_own_graph(
     assert driving["overall"]["episodes"] == 1
     assert list(driving["by_appearance"]) == ["0"]
     assert 0.0 <= driving["overall"]["spl"]["low"] <= driving["overall"]["sr"]["high"] <= 1.0
+
+
+def test_a_policy_may_know_the_moment_alone(encoder_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(encoder_run, tmp_path / "run")
+    write_policy(tmp_path / "run", PolicyConfig(memory=0), memory=0)
+    assert export_run(tmp_path / "run", tmp_path / "driver").passed
+    manifest = read_bundle(tmp_path / "driver").manifest
+    assert [spec.name for spec in manifest.outputs] == ["embedding", "action"]
+    assert manifest.decoding.action.memory is None  # type: ignore[union-attr]
+
+
+def test_the_bundle_carries_the_figures_that_evaluate_recorded(
+    run: Path, bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = tmp_path / "run"
+    shutil.copytree(run, measured)
+    data = write_pairs(tmp_path / "unseen", layouts=2, poses=12, views=2)
+    options = ["--data", data, "--episodes", "1", "--record"]
+    report = limpet(capsys, "evaluate", "navigation", measured, *options, "--json", "-").report
+    export_run(measured, tmp_path / "driver")
+    metrics = read_bundle(tmp_path / "driver").manifest.provenance.metrics
+    where = "unseen layouts 5000 to 5099, unseen appearances, 1 episodes"
+    assert metrics[f"{where}: success rate"] == report["driving"]["overall"]["sr"]["mean"]
+    spearman = report["embedding"]["spearman"]
+    assert metrics["unseen, 24 poses: Spearman"] == pytest.approx(spearman, abs=1e-4)
+    refused = limpet(capsys, "evaluate", "navigation", bundle.path, *options)
+    assert refused.code == 2
+    assert "evaluate its RUN with --record" in refused.err
 
 
 def test_an_interrupted_policy_is_not_exported_as_an_encoder_alone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from PIL import Image
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, ExportError, UsageError
@@ -198,3 +200,39 @@ def test_tolerances_are_those_that_were_promised() -> None:
     assert TOLERANCES["fp16"].cosine >= 0.9995
     assert TOLERANCES["fp16"].flips <= 0.001
     assert TOLERANCES["int8"].cosine >= 0.99
+
+
+def test_a_policy_stays_float32_where_calibration_is_images_alone(tmp_path: Path) -> None:
+    """Images say nothing of goals; an npz of all inputs does."""
+    reference = read_bundle(REFERENCE.parent / "navigation")
+    golden, images = reference.golden(), tmp_path / "images"
+    assert golden.images is not None
+    images.mkdir()
+    for index, image in enumerate(golden.images):
+        Image.fromarray(image).save(images / f"{index}.png")
+    np.savez(tmp_path / "inputs.npz", **golden.inputs)  # type: ignore[arg-type]
+    graph = onnx.load(reference.model_path).graph
+    policy = {node.name for node in graph.node if any("actor." in name for name in node.input)}
+    lowered = []
+    for calibration in (images, tmp_path / "inputs.npz"):
+        model = converted(exact(reference), "int8", calibration).manifest
+        notes = model.provenance.configuration["export"]
+        assert isinstance(notes, dict)
+        lowered.append(set(notes["lowered"]))
+        assert not lowered[-1].intersection(notes["kept"])
+    assert lowered[0]
+    assert not lowered[0] & policy
+    assert lowered[1] & policy
+
+
+def test_tolerances_of_a_task_stay_and_those_of_outputs_become_the_precisions() -> None:
+    reference = read_bundle(REFERENCE.parent / "navigation")
+    golden = dataclasses.replace(
+        reference.golden(), tolerances={"embedding cosine": 0.99999, "lost grasps": 0.02}
+    )
+    found = tolerances.loosened(golden, reference.manifest, "fp16").tolerances
+    assert found == {"embedding cosine": 0.9995, "action cosine": 0.9995, "lost grasps": 0.02}
+    grasps = msgspec.structs.replace(reference.manifest, kind="grasp")
+    found = tolerances.loosened(golden, grasps, "int8").tolerances
+    assert found == {"embedding cosine": 0.99, "lost grasps": 0.02}
+    assert tolerances.loosened(golden, grasps, "fp32") is golden

@@ -14,6 +14,7 @@ from limpet.contracts.image_model import ImageModel
 from limpet.contracts.manifest import Manifest
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.mobile_robot import Command, DriveCounts
+from limpet.runtime.trip_memory import TripMemory
 
 RADIUS_M = 0.3
 
@@ -84,12 +85,27 @@ class EmptyRoom:
 
 
 class LocalDriver:
-    """A `Driver` without a server: preprocessing and graph, called one after the other."""
+    """A `Driver` without a server: preprocessing and graph, called one after the other.
 
-    def __init__(self, manifest: Manifest, run: Callable[[Tensors], Tensors]) -> None:
+    Args:
+        manifest: The policy's.
+        run: Executes its graph.
+        control_hz: Frames per second of simulated time.
+    """
+
+    def __init__(
+        self, manifest: Manifest, run: Callable[[Tensors], Tensors], control_hz: float = 20.0
+    ) -> None:
         self._model = ImageModel(manifest, run)
-        self._names = [spec.name for spec in self._model.inputs]
+        self._names = [spec.name for spec in self._model.inputs[:3]]
+        how = self._model.memory
+        self._memory = None if how is None else TripMemory(how.step_s, how.longest_s)
+        self._frame_ns = round(1e9 / control_hz)
         self.counts = DriveCounts()
+
+    def begin_trip(self) -> None:
+        if self._memory is not None:
+            self._memory.begin((self.counts.frames + 1) * self._frame_ns)
 
     def now_ns(self) -> int:
         return time.time_ns()
@@ -99,7 +115,13 @@ class LocalDriver:
     ) -> Command:
         assert self._model.action is not None
         request = dict(zip(self._names, (image, goal, motion), strict=True))
-        speed, turn_rate = map(float, self._model.infer(request)[self._model.action.name])
         self.counts.frames += 1
+        now_ns = self.counts.frames * self._frame_ns
+        if self._memory is not None and (memory := self._memory.before(now_ns)) is not None:
+            request[self._model.inputs[3].name] = memory
+        outputs = self._model.infer(request)
+        speed, turn_rate = map(float, outputs[self._model.action.name])
+        if self._memory is not None and self._model.memory is not None:
+            self._memory.keep(now_ns, outputs[self._model.memory.output])
         self.counts.followed += 1
         return Command(speed, turn_rate, "driving", captured_ns)

@@ -236,7 +236,8 @@ def test_a_tilde_stands_for_the_home_folder(
         ),
         pytest.param(
             f"{MODEL}engine = 'tensorflow'\n",
-            "3: Invalid enum value 'tensorflow' (at models[0].engine)\n  one of: auto, onnxruntime",
+            "3: Invalid enum value 'tensorflow' (at models[0].engine)\n  "
+            "one of: auto, onnxruntime, tensorrt, tensorrt-rtx",
             id="none of the alternatives",
         ),
         pytest.param(

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from limpet.contracts.errors import RequestTimeoutError, UsageError
+from limpet.contracts.errors import RejectedError, RequestTimeoutError, UsageError
 from limpet.contracts.image_model import ImageModel
 from limpet.runtime.camera_watch import FROZEN_AFTER
+from limpet.runtime.client import RobotClient
 from limpet.runtime.mobile_robot import Command, MobileRobot
 from limpet.runtime.server import Server
-from tests.bundles import policy_bundle, policy_manifest, tiny_policy
+from tests.bundles import LEARNT, policy_bundle, policy_manifest, tiny_policy
 from tests.runtime.serving import PATIENCE_S, obedient, running, server_config, until
 
 MODEL = "tiny-policy"
@@ -285,3 +286,76 @@ def test_a_model_that_does_not_drive_is_refused_at_once(
 def test_a_robot_without_a_server_says_so() -> None:
     with pytest.raises(RequestTimeoutError, match="no server at"):
         MobileRobot("tcp://127.0.0.1:1", MODEL, timeout_s=0.1)
+
+
+# What it remembers -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remembering(tmp_path: Path) -> Iterator[Server]:
+    bundle = policy_bundle(tmp_path / "remembers", valid_s=LONG_S, remembers=True).path
+    with running(Server(server_config(tmp_path, more=[bundle]))) as served:
+        yield served
+
+
+def seen_before(command: Command) -> float:
+    """How many images the policy remembered when it drove: it then slows down."""
+    return 2 * (1 - command.speed / FRESH) / LEARNT
+
+
+FRESH = 0.5 * 0.8**4
+"""Speed of a policy without a memory at `GOAL`."""
+
+
+def test_a_memory_comes_back_with_the_frame_a_step_later(remembering: Server) -> None:
+    with mobile_robot(remembering, frame_s=0.1) as robot:
+        counts = [seen_before(drive(robot, number)) for number in range(4)]
+    assert counts == pytest.approx([0, 1, 2, 3], abs=1e-4)
+
+
+def test_at_twice_the_rate_two_chains_of_memories_alternate(remembering: Server) -> None:
+    with mobile_robot(remembering, frame_s=0.05) as robot:
+        counts = [seen_before(drive(robot, number)) for number in range(6)]
+    assert counts == pytest.approx([0, 0, 1, 1, 2, 2], abs=1e-4)
+
+
+def test_frames_are_as_old_as_their_capture_times_say(remembering: Server) -> None:
+    with mobile_robot(remembering) as robot:
+        now_ns = robot.now_ns()
+        ages_s = (3.0, 2.9, 2.85, 2.0)  # the third is too near, the last too far from the others
+        captured = [now_ns - round(age_s * 1e9) for age_s in ages_s]
+        counts = [
+            seen_before(drive(robot, number, captured_ns=at_ns))
+            for number, at_ns in enumerate(captured)
+        ]
+    assert counts == pytest.approx([0, 1, 1, 0], abs=1e-4)
+
+
+def test_a_frame_that_is_lost_leaves_the_memory_before_it(remembering: Server) -> None:
+    with mobile_robot(remembering, frame_s=0.1) as robot:
+        drive(robot, 0)
+        black = np.zeros((48, 64, 3), np.uint8)
+        refused = robot.drive(black, GOAL, MOTION, wait_s=PATIENCE_S)
+        assert refused.state == "image_black"
+        assert seen_before(drive(robot, 2)) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_robot_that_was_carried_elsewhere_begins_anew(remembering: Server) -> None:
+    with mobile_robot(remembering, frame_s=0.1) as robot:
+        drive(robot, 0)
+        robot.begin_trip()
+        counts = [seen_before(drive(robot, number)) for number in (1, 2)]
+    assert counts == pytest.approx([0, 1], abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1.5])
+def test_a_memory_that_cannot_be_is_refused(remembering: Server, wrong: float) -> None:
+    request = {"image": scene(0), "goal": GOAL, "proprioception": MOTION, "memory": [wrong]}
+    arrays = {k: v if k == "image" else np.array(v, np.float32) for k, v in request.items()}
+    with RobotClient(remembering.listening[0]) as client:
+        with pytest.raises(RejectedError, match="beyond ±1") as caught:
+            client.infer(MODEL, arrays, timeout_s=PATIENCE_S)
+        del arrays["memory"]
+        answer = client.infer(MODEL, arrays, timeout_s=PATIENCE_S)
+    assert caught.value.cause == "memory"
+    assert answer.outputs["next_memory"].tolist() == [LEARNT]

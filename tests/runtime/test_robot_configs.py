@@ -51,3 +51,9 @@ def test_the_turtlebot_drives_by_the_reference_policy() -> None:
     (model,) = load_config(FOLDER / "turtlebot_nav.toml").models
     assert Path(model.bundle).resolve() == FOLDER / "bundles" / "navigation"
     assert model.name == "navigation"
+
+
+def test_bin_picking_serves_the_reference_grasps() -> None:
+    (model,) = load_config(FOLDER / "bin_picking.toml").models
+    assert Path(model.bundle).resolve() == FOLDER / "bundles" / "grasp"
+    assert model.name == "grasp"

@@ -8,7 +8,15 @@ import msgspec
 import pytest
 
 from limpet.contracts.errors import DataError, UsageError
-from limpet.training.run import RunFolder, RunRecord, check_out, open_run
+from limpet.training.run import (
+    POLICY,
+    POLICY_RECORD,
+    WEIGHTS,
+    RunFolder,
+    RunRecord,
+    check_out,
+    open_run,
+)
 
 RECORD = RunRecord(kind="anomaly", config={"steps": 5, "seed": 1}, seed=1)
 
@@ -101,5 +109,25 @@ def test_force_leaves_a_run_alone_whose_tensorboard_folder_holds_other_files(
     open_run(tmp_path / "run", RECORD, resume=False, force=False)
     notes.parent.mkdir()
     notes.write_text("mine")
+    with pytest.raises(UsageError, match=r"holds more than a RUN \(notes.txt\)"):
+        check_out(tmp_path / "run", resume=False, force=True)
+
+
+def test_force_begins_anew_without_the_policy_that_was_trained_on_the_old_model(
+    tmp_path: Path,
+) -> None:
+    open_run(tmp_path / "run", RECORD, resume=False, force=False)
+    policy = tmp_path / "run" / POLICY
+    files = [
+        policy / POLICY_RECORD,
+        policy / WEIGHTS,
+        policy / "tensorboard" / "events.out.tfevents.1.host",
+    ]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    open_run(tmp_path / "run", RECORD, resume=False, force=True)
+    assert not any(file.exists() for file in files)
+    (policy / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"holds more than a RUN \(notes.txt\)"):
         check_out(tmp_path / "run", resume=False, force=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from limpet.contracts.errors import BundleError
 from limpet.contracts.golden import Run
@@ -132,20 +131,27 @@ def _drive(opened: OpenModel, episodes: int, textures: Path | None) -> Driving |
     decoding = opened.manifest.decoding
     if not isinstance(decoding, NavigationDecoding) or decoding.action is None or not episodes:
         return None
-    how, name = opened.manifest.image(), decoding.action.name
+    how, name, remembers = opened.manifest.image(), decoding.action.name, decoding.action.memory
+    size = int(opened.manifest.inputs[-1].shape[1]) if remembers else 0
     robot = UNSEEN.robot
 
-    def drive(seen: Sequence[Observation]) -> NDArray[np.float32]:
+    def drive(seen: Sequence[Observation], memory: Float32) -> tuple[Float32, Float32]:
         inputs = {
             sense: np.stack([observed[sense] for observed in seen])
             for sense in ("goal", "proprioception")
         }
         images = np.stack([observed["image"] for observed in seen])
-        speeds = opened.run({"image": prepared(images, how), **inputs})[name]
-        return np.stack([action_of(float(v), float(omega), robot) for v, omega in speeds])
+        if remembers is not None:
+            inputs[remembers.input] = memory
+        found = opened.run({"image": prepared(images, how), **inputs})
+        actions = [action_of(float(v), float(omega), robot) for v, omega in found[name]]
+        kept = memory if remembers is None else found[remembers.output]
+        return np.stack(actions), np.asarray(kept, np.float32)
 
     library = SceneLibrary(textures)
-    found = evaluate_driver(drive, ("image",), UNSEEN, episodes=episodes, library=library)
+    found = evaluate_driver(
+        drive, ("image",), UNSEEN, memory=size, episodes=episodes, library=library
+    )
     return Driving(layouts=UNSEEN.layouts, overall=found.overall, by_appearance=found.by_appearance)
 
 

@@ -22,6 +22,7 @@ from limpet.contracts.manifest import (
     SCHEMA_VERSION,
     ActionDecoding,
     Manifest,
+    MemoryDecoding,
     NavigationDecoding,
     Precision,
     Provenance,
@@ -41,6 +42,8 @@ PREPARED_TOLERANCE = 1e-3
 """Largest difference of a prepared image: a sixteenth of a shade of grey at the default scale."""
 ACTION_TOLERANCE = 1e-3
 """Largest difference of an action, m/s and rad/s: far below what a drive can follow."""
+MEMORY_TOLERANCE = 1e-3
+"""Largest difference of a memory, whose numbers are within ±1."""
 GOLDEN_IMAGES = 4
 """Images of the training data in the golden data."""
 CAMERA_ROWS, CAMERA_COLUMNS = 48, 64
@@ -86,8 +89,18 @@ class NavigationRun:
             # Units differ within a row: `ActionDecoding` says which.
             inputs += [tensor("goal", 3), tensor("proprioception", 2)]
             outputs += [tensor("action", 2)]
-            speed, turn_rate = self.policy.actor.speeds.tolist()
-            action = ActionDecoding(largest_speed=speed, largest_turn_rate=turn_rate)
+            actor = self.policy.actor
+            speed, turn_rate = actor.speeds.tolist()
+            remembers = None
+            if actor.memory:
+                period_s = 1.0 / self.policy.record.config.task.robot.control_hz
+                remembers = MemoryDecoding(step_s=period_s)
+                memory = tensor(remembers.input, actor.memory, unit="1")
+                inputs += [msgspec.structs.replace(memory, range=(-1.0, 1.0))]
+                outputs += [msgspec.structs.replace(inputs[-1], name=remembers.output)]
+            action = ActionDecoding(
+                largest_speed=speed, largest_turn_rate=turn_rate, memory=remembers
+            )
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=name,
@@ -141,6 +154,12 @@ class NavigationRun:
             driven = share * self.policy.actor.speeds.numpy()
             inputs |= {"goal": goal.astype(np.float32), "proprioception": driven.astype(np.float32)}
             tolerances["action"] = ACTION_TOLERANCE
+            if self.policy.actor.memory:
+                # Not what a trip would leave there, but every number takes part.
+                shape = len(images), self.policy.actor.memory
+                memory = np.sin(np.arange(shape[0] * shape[1])).reshape(shape)
+                inputs["memory"] = memory.astype(np.float32)
+                tolerances["next_memory"] = MEMORY_TOLERANCE
         return Golden(
             inputs=inputs,
             outputs=torch_run(self.module, manifest)(inputs),

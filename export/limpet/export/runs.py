@@ -49,7 +49,11 @@ def open_any_run(path: Path) -> ExportableRun:
         from limpet.export.navigation import open_navigation_run
 
         return open_navigation_run(path)
-    raise DataError(f"{path} is a run of kind {kind!r}, wanted 'anomaly' or 'navigation'")
+    if kind == "grasp":
+        from limpet.export.grasp import open_grasp_run
+
+        return open_grasp_run(path)
+    raise DataError(f"{path} is a run of kind {kind!r}, wanted 'anomaly', 'navigation' or 'grasp'")
 
 
 def torch_run(module: nn.Module, manifest: Manifest) -> Run:

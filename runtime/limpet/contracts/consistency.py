@@ -5,7 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.grasp_frames import ANGLES, DEPTHS
+from limpet.contracts.grasps import GraspDecoding
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import (
     ActionDecoding,
@@ -38,6 +43,59 @@ def check_consistency(manifest: Manifest, where: str) -> None:
         _check_anomaly(where, manifest)
     if manifest.kind == "navigation":
         _check_navigation(where, manifest)
+    if manifest.kind == "grasp":
+        _check_grasp(where, manifest)
+
+
+def _check_grasp(where: str, manifest: Manifest) -> None:
+    cloud, decoding = manifest.preprocessing, manifest.decoding
+    if not isinstance(cloud, CloudPreprocessing) or not isinstance(decoding, GraspDecoding):
+        raise BundleError(
+            f"{where}: a grasp model needs preprocessing of clouds and decoding of grasps",
+            "export the model again",
+        )
+    lengths = {
+        name: value
+        for part in (cloud, decoding, decoding.gripper)
+        for name, value in msgspec.structs.asdict(part).items()
+        if name.endswith(("_m", "_rad")) and name != "finger_shift_m"
+    }
+    wrong = {name: value for name, value in lengths.items() if not 0 < value < math.inf}
+    if (
+        wrong
+        or not 0 < cloud.candidates <= cloud.points
+        or not 0 <= cloud.table_share < 1
+        or not cloud.nearest_m < cloud.farthest_m
+        or not cloud.lowest_m < cloud.highest_m
+        or not 0 <= decoding.finger_shift_m < math.inf
+        or min(decoding.hypotheses, decoding.per_approach, decoding.rows) < 1
+    ):
+        raise BundleError(
+            f"{where}: clouds and grasps have {wrong or 'sizes'} that do not fit each other: "
+            f"{cloud}, {decoding}",
+            "export the model again",
+        )
+    points: list[int | str] = ["views", cloud.points, 3]
+    model = "a grasp model"
+    _check_tensors(where, "inputs", manifest.inputs, [points], model)
+    grips: list[int | str] = [0, 0, ANGLES, DEPTHS]
+    shapes: list[list[int | str]] = [[0], [0, 3], [0, 0], [0], [0], [0, 0, 3], grips, grips]
+    _check_tensors(where, "outputs", manifest.outputs, shapes, model)
+    if [spec.name for spec in manifest.outputs] != decoding.names:
+        raise BundleError(
+            f"{where}: decoding does not name the outputs "
+            f"{', '.join(spec.name for spec in manifest.outputs)}",
+            "export the model again",
+        )
+    seeds = {spec.shape[0] for spec in manifest.outputs[1:]}
+    sizes = {manifest.outputs[0].shape[0], manifest.outputs[2].shape[1]}
+    approaches = {spec.shape[1] for spec in manifest.outputs[5:]}
+    if max(len(seeds), len(sizes), len(approaches)) > 1:
+        raise BundleError(
+            f"{where}: outputs for {seeds} seeds, {approaches} approaches and embeddings of "
+            f"{sizes}, wanted one of each",
+            "export the model again",
+        )
 
 
 def _check_navigation(where: str, manifest: Manifest) -> None:
@@ -61,17 +119,34 @@ def _check_navigation(where: str, manifest: Manifest) -> None:
         inputs += [["batch", 3], ["batch", 2]]
         outputs += [["batch", 2]]
         model, meanings = "an image encoder with a policy", "embedding and action"
+    memory = action.memory if action else None
+    if memory is not None:
+        inputs += [["batch", 0]]
+        outputs += [["batch", 0]]
+        model, meanings = (
+            "an image encoder with a policy that remembers",
+            ("embedding, action and memory"),
+        )
     _check_tensors(where, "inputs", manifest.inputs, inputs, model)
     _check_tensors(where, "outputs", manifest.outputs, outputs, model)
     names = [spec.name for spec in manifest.outputs]
     if not isinstance(decoding, NavigationDecoding) or names != [
         decoding.embedding,
         *([action.name] if action else []),
+        *([memory.output] if memory else []),
     ]:
         raise BundleError(
             f"{where}: decoding does not name the output {' and '.join(names)} as {meanings}",
             "export the model again",
         )
+    if memory is not None:
+        given, kept = manifest.inputs[-1], manifest.outputs[-1]
+        if given.name != memory.input or given.shape != kept.shape:
+            raise BundleError(
+                f"{where}: memory {given.describe()} becomes {kept.describe()}, wanted one size "
+                f"and the name {memory.input!r}",
+                "export the model again",
+            )
 
 
 def _check_action(where: str, action: ActionDecoding) -> None:
@@ -81,6 +156,8 @@ def _check_action(where: str, action: ActionDecoding) -> None:
         "valid_s": action.valid_s,
         "farthest_goal_m": action.farthest_goal_m,
     }
+    if action.memory is not None:
+        limits["step_s"], limits["longest_s"] = action.memory.step_s, action.memory.longest_s
     wrong = {name: value for name, value in limits.items() if not 0 < value < math.inf}
     if wrong:
         raise BundleError(

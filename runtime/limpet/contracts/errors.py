@@ -46,6 +46,13 @@ Cause = Literal[
     "camera_frozen",  # the same image again and again while the robot moves
     "goal",  # no number, or a place that cannot be
     "proprioception",  # no number, or speeds that cannot be
+    "depth_empty",  # not one pixel was measured
+    "depth_unit",  # millimetres given as metres, or the other way round
+    "cloud_small",  # too few points to find anything in
+    "intrinsics",  # no camera's, or those of another resolution
+    "relative_pose",  # of the auxiliary camera: no rotation, or too far away
+    "base_pose",  # of the camera on the robot: the same
+    "memory",  # no number, or not what a result before carried
 ]
 """Why an input of the right shape is refused: a robot has to stop, or to look after itself."""
 

@@ -29,6 +29,7 @@ class ImageModel:
     Attributes:
         inputs, outputs: The tensors of a request and of its result.
         action: How it drives, None for an encoder alone.
+        memory: What its driver remembers, the one input that may be missing; None without any.
 
     Raises:
         BundleError: The model takes no images.
@@ -41,6 +42,7 @@ class ImageModel:
         self.action: ActionDecoding | None = (
             decoding.action if isinstance(decoding, NavigationDecoding) else None
         )
+        self.memory = None if self.action is None else self.action.memory
         image, *others = manifest.inputs
         self.inputs = [
             TensorSpec(name=image.name, dtype="uint8", shape=["rows", "columns", 3]),
@@ -54,7 +56,15 @@ class ImageModel:
         Raises:
             TensorError: A tensor is not what `inputs` says.
         """
+        request = self.remembering(request)
         return self.infer_small(self.shrink(request), request)
+
+    def remembering(self, request: Tensors) -> Tensors:
+        """The request, with an empty memory where it has none."""
+        if self.memory is None or self.memory.input in request:
+            return request
+        (size,) = map(int, self.inputs[-1].shape)
+        return {**request, self.memory.input: np.zeros(size, np.float32)}
 
     def shrink(self, request: Tensors) -> Float32:
         """Checks a request; its image in the graph's size, values 0 to 255. (h, w, 3)
@@ -83,6 +93,8 @@ class ImageModel:
         if self.action is not None:
             most = np.array([self.action.largest_speed, self.action.largest_turn_rate], np.float32)
             outputs[self.action.name] = np.clip(outputs[self.action.name], -most, most)
+        if self.memory is not None:
+            outputs[self.memory.output] = np.clip(outputs[self.memory.output], -1.0, 1.0)
         return outputs
 
 

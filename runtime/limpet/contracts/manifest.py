@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import BundleError, TensorError
+from limpet.contracts.grasps import GraspDecoding
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.signal_steps import LookBack, SignalStep
 from limpet.contracts.tensors import TensorSpec
@@ -55,6 +57,24 @@ class AnomalyDecoding(
     next_state: str = "next_state"
 
 
+class MemoryDecoding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a policy remembers: an output that is an input again a little later.
+
+    Both are [batch, size], each number within ±1, zeros where a trip begins. Who asks keeps it.
+
+    Attributes:
+        input: The last input.
+        output: The last output.
+        step_s: Time between an image and the one whose memory goes with it, as in training.
+        longest_s: Older memories are none any more: the world has gone on unseen.
+    """
+
+    input: str = "memory"
+    output: str = "next_memory"
+    step_s: float = 0.1
+    longest_s: float = 0.5
+
+
 class ActionDecoding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a mobile robot's policy drives, and how long its word holds.
 
@@ -69,6 +89,7 @@ class ActionDecoding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         largest_turn_rate: rad/s either way.
         valid_s: How long after its image was captured an action may be followed, seconds.
         farthest_goal_m: Goals beyond this are refused.
+        memory: What it remembers; None for one that knows the moment alone.
     """
 
     name: str = "action"
@@ -76,6 +97,7 @@ class ActionDecoding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     largest_turn_rate: float
     valid_s: float = 0.3
     farthest_goal_m: float = 100.0
+    memory: MemoryDecoding | None = None
 
 
 class NavigationDecoding(
@@ -171,8 +193,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     space_id: str
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
-    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
-    decoding: AnomalyDecoding | NavigationDecoding | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
+    decoding: AnomalyDecoding | NavigationDecoding | GraspDecoding | None = None
     calibration: Calibration | None = None
     precision: Precision = "fp32"
     opset: int
@@ -200,6 +222,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """
         if not isinstance(self.preprocessing, ImagePreprocessing):
             raise BundleError(f"model {self.name!r} is of kind {self.kind!r} and takes no images")
+        return self.preprocessing
+
+    def cloud(self) -> CloudPreprocessing:
+        """The preprocessing of a model that takes depth images or clouds.
+
+        Raises:
+            BundleError: The model takes none.
+        """
+        if not isinstance(self.preprocessing, CloudPreprocessing):
+            raise BundleError(
+                f"model {self.name!r} is of kind {self.kind!r} and takes no depth images"
+            )
         return self.preprocessing
 
 

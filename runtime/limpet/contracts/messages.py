@@ -160,8 +160,19 @@ class GetStatus(Message, kw_only=True):
 # Server → node -----------------------------------------------------------------------------------
 
 
+class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy remembers: names of input and output, and how old it shall and may be."""
+
+    input: str
+    output: str
+    step_s: float
+    longest_s: float
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A served model. `inputs` are what an `Infer` must carry, before preprocessing."""
+    """A served model. `inputs` are what an `Infer` must carry, before preprocessing; of a policy
+    that remembers, `memory` says which of them may be missing, and how old it shall be.
+    """
 
     name: str
     kind: str
@@ -171,6 +182,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     outputs: list[TensorSpec]
     channels: list[str] = []
     threshold: float | None = None
+    memory: MemoryInfo | UnsetType = UNSET
 
 
 class LaneOffer(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,6 +234,8 @@ class Result(TensorMessage, kw_only=True):
         inference_ns: Preprocessing and engine.
         total_ns: From arrival to the reply.
         valid_until_ns: When an action must no longer be followed; unset where there is none.
+        nothing: Why a model that finds grasps found none, a `limpet.contracts.clouds.NoGrasp` or
+            one of a later server; then there are no grasps among the tensors. Unset: not so.
     """
 
     id: Id
@@ -232,6 +246,7 @@ class Result(TensorMessage, kw_only=True):
     inference_ns: Nanoseconds
     total_ns: Nanoseconds
     valid_until_ns: Nanoseconds | UnsetType = UNSET
+    nothing: str | UnsetType = UNSET
 
 
 class Stale(Message, kw_only=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -40,6 +40,35 @@ class RowScores(msgspec.Struct, frozen=True):
     def states(self) -> States:
         """`signals.RowState` of each row. (n,)"""
         return self.prepared.states
+
+
+class KeptState(Protocol):
+    """What a model remembers of one stream, where an engine computes; zeros at first."""
+
+    def clear(self) -> None:
+        """Makes it zeros again: the stream begins anew."""
+        ...
+
+
+@runtime_checkable
+class StateKeeper(Protocol):
+    """An engine that keeps states where it computes, so that they are not moved at each call."""
+
+    def new_state(self) -> KeptState:
+        """The state of one more stream."""
+        ...
+
+    def run_kept(self, inputs: Tensors, states: Sequence[Any]) -> Tensors:
+        """Executes the graph for streams whose states `new_state` gave, no two the same.
+
+        Args:
+            inputs: All inputs but the state.
+            states: Of each row of the batch; they are changed in place.
+
+        Returns:
+            All outputs but the next state.
+        """
+        ...
 
 
 class StreamingModel:
@@ -83,6 +112,13 @@ class StreamingModel:
         names = self._names
         return outputs[names.embedding], outputs[names.score], outputs[names.next_state]
 
+    def step_kept(
+        self, keeper: StateKeeper, samples: Float32, present: Float32, states: Sequence[KeptState]
+    ) -> tuple[Float32, Float32]:
+        """As `step`, where an engine keeps the states of the b streams: embeddings and scores."""
+        outputs = keeper.run_kept({self._samples: samples, self._present: present}, states)
+        return outputs[self._names.embedding], outputs[self._names.score]
+
     def replay(self, samples: Float32, present: Float32) -> tuple[Float32, Float32]:
         """Embeddings (b, e) and scores (b,) after the last of frames (b, l, f) of new streams."""
         state = np.zeros((len(samples), self.state_size), np.float32)
@@ -97,15 +133,23 @@ class SignalScorer:
         manifest: A model of kind `anomaly`.
         run: Executes the graph.
         max_frames: Most frames in one call of `run`.
+        keeper: Executes the graph instead of `run` and keeps the stream's state, if it is given.
 
     Raises:
         BundleError: The model scores no streams.
+        EngineError: `keeper` has no memory for another state.
     """
 
     def __init__(
-        self, manifest: Manifest, run: Callable[[Tensors], Tensors], max_frames: int = 1024
+        self,
+        manifest: Manifest,
+        run: Callable[[Tensors], Tensors],
+        max_frames: int = 1024,
+        keeper: StateKeeper | None = None,
     ) -> None:
         self.model = StreamingModel(manifest, run)
+        self._keeper = keeper
+        self._kept_state = None if keeper is None else keeper.new_state()
         signal = manifest.signal()
         self.preprocessor = SignalPreprocessor(signal.steps, len(signal.channels))
         self._max_frames = max_frames
@@ -118,6 +162,7 @@ class SignalScorer:
         """Forgets the stream: the next row is the first."""
         self.preprocessor.reset()
         self._state = np.zeros(self.model.state_size, np.float32)
+        self._forget()
         self._held = float("nan")
         self._recent: deque[_Seen] = deque()
         self._before = self._kept = 0  # frames there before the newest chunk, and in all
@@ -133,6 +178,12 @@ class SignalScorer:
         if isinstance(found, BaseException):
             raise found
         return found
+
+    def _forget(self) -> None:
+        """What the model remembers becomes that of a stream's first frame."""
+        self._state[:] = 0.0
+        if self._kept_state is not None:
+            self._kept_state.clear()
 
     def _begin(self, prepared: Prepared) -> _Chunk:
         return _Chunk(self, prepared, list(self._pieces(prepared.begins)), [], [])
@@ -262,22 +313,36 @@ def _run(chunks: Sequence[_Chunk], turn: int) -> None:
     parts = [(chunk, slice(*chunk.pieces[turn])) for chunk in chunks]
     for chunk, here in parts:
         if chunk.prepared.begins[here.start]:
-            chunk.scorer._state[:] = 0.0
+            chunk.scorer._forget()
     b = len(chunks)
     frames = np.concatenate([chunk.prepared.frames[here] for chunk, here in parts])
     present = np.concatenate([chunk.prepared.present[here] for chunk, here in parts])
-    state = np.concatenate([chunk.scorer._state for chunk in chunks]).reshape(b, -1)  # (b, s)
     shape = (b, -1, frames.shape[1])
-    embeddings, scores, states = chunks[0].scorer.model.step(
-        frames.reshape(shape), present.reshape(shape), state
-    )
     wanted = (b, len(frames) // b)
-    if not (embeddings.shape[:2] == scores.shape == wanted and states.shape == state.shape):
-        raise EngineError(
-            f"outputs of shape {list(embeddings.shape)}, {list(scores.shape)} and "
-            f"{list(states.shape)} for {wanted[1]} frames of {b} streams"
+    frames, present = frames.reshape(shape), present.reshape(shape)
+    first = chunks[0].scorer
+    if first._keeper is not None:
+        states = [chunk.scorer._kept_state for chunk in chunks]
+        embeddings, scores = first.model.step_kept(
+            first._keeper, frames, present, [state for state in states if state is not None]
         )
-    for chunk, embedding, score, next_state in zip(chunks, embeddings, scores, states, strict=True):
-        chunk.scorer._state[:] = next_state
+        _check_shapes(wanted, embeddings, scores)
+    else:
+        state = np.concatenate([chunk.scorer._state for chunk in chunks]).reshape(b, -1)  # (b, s)
+        embeddings, scores, next_states = first.model.step(frames, present, state)
+        _check_shapes(wanted, embeddings, scores)
+        if next_states.shape != state.shape:
+            raise EngineError(f"a state of shape {list(next_states.shape)} for {b} streams")
+        for chunk, next_state in zip(chunks, next_states, strict=True):
+            chunk.scorer._state[:] = next_state
+    for chunk, embedding, score in zip(chunks, embeddings, scores, strict=True):
         chunk.embeddings.append(embedding)
         chunk.scores.append(score)
+
+
+def _check_shapes(wanted: tuple[int, int], embeddings: Float32, scores: Float32) -> None:
+    if not embeddings.shape[:2] == scores.shape == wanted:
+        raise EngineError(
+            f"outputs of shape {list(embeddings.shape)} and {list(scores.shape)} for {wanted[1]} "
+            f"frames of {wanted[0]} streams"
+        )

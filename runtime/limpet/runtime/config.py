@@ -27,7 +27,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Folder of the bundle, relative to the configuration file."""
     name: str = ""
     """Name that nodes ask for; empty takes the manifest's."""
-    engine: Literal["auto", "onnxruntime"] = "auto"
+    engine: Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"] = "auto"
     """Inference engine; one that is named is never replaced silently."""
     threads: PositiveInt = 1
     """CPU threads that one inference may use."""

@@ -14,6 +14,7 @@ from importlib import metadata
 
 # Where the name to import is not that of the distribution.
 _MODULES = {
+    "cuda-python": "cuda",
     "pyzmq": "zmq",
     "open3d-cpu": "open3d",
     "pillow": "PIL",

@@ -23,7 +23,8 @@ from limpet.runtime.served_images import Origin
 FUTURE_NS = 250_000_000
 """How far ahead of the server's clock a capture time may lie before it must be a mistake."""
 
-Compute = Callable[[Tensors], Tensors]
+Compute = Callable[[Tensors], tuple[Tensors, str]]
+"""Outputs of a request's inputs, and why a model that finds grasps found none."""
 
 
 class InferenceRequests:
@@ -118,8 +119,11 @@ class InferenceRequests:
     @staticmethod
     def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute:
         """What computes the outputs of a request."""
+        if model.grasps is not None:
+            return model.grasps.infer
         if model.images is None:
-            return model.infer
+            return _plain(model)
+        images = model.images
         assert request.capture_time_ns is not None
         origin = Origin(
             client=identity,
@@ -127,7 +131,7 @@ class InferenceRequests:
             captured_ns=request.capture_time_ns,
             channel_order="rgb" if request.channel_order is UNSET else request.channel_order,
         )
-        return functools.partial(model.images.infer, origin=origin)
+        return lambda inputs: (images.infer(inputs, origin), "")
 
     def _run(
         self,
@@ -143,12 +147,12 @@ class InferenceRequests:
             started_ns = time.monotonic_ns()
             if (stale := self._stale(request, "queue", self._doomed_ns(model, batch))) is not None:
                 return self._drop_stale(stale, respond)
-            outputs = compute(inputs)
+            outputs, nothing = compute(inputs)
             finished_ns = time.monotonic_ns()
             if batch == 1:
                 model.cost.observe(finished_ns - started_ns)
             call = _Call(request, inputs, respond, arrived_ns)
-            self._answer(model, call, outputs, started_ns, finished_ns)
+            self._answer(model, call, outputs, started_ns, finished_ns, nothing)
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)
@@ -157,13 +161,21 @@ class InferenceRequests:
             self._refusals.fail(respond, request.id, error)
 
     def _answer(
-        self, model: ServedModel, call: _Call, outputs: Tensors, started_ns: int, finished_ns: int
+        self,
+        model: ServedModel,
+        call: _Call,
+        outputs: Tensors,
+        started_ns: int,
+        finished_ns: int,
+        nothing: str = "",
     ) -> None:
         request = call.request
         if (stale := self._stale(request, "reply")) is not None:
             return self._drop_stale(stale, call.respond)
         # Before the reply: whatever comes after it delays the thread that sends it.
         self._metrics.record(model.name, finished_ns - call.arrived_ns)
+        if nothing:
+            self._metrics.count(f"nothing.{nothing}")
         call.respond(
             messages.Result(
                 id=request.id,
@@ -174,6 +186,7 @@ class InferenceRequests:
                 inference_ns=finished_ns - started_ns,
                 total_ns=finished_ns - call.arrived_ns,
                 valid_until_ns=_valid_until_ns(model, request),
+                nothing=nothing or UNSET,
             ),
             outputs,
         )
@@ -199,7 +212,7 @@ class InferenceRequests:
         outputs = self._compute_together(model, live) if len(live) > 1 else None
         if outputs is None:
             for call in live:
-                self._run(model, model.infer, *call, 1)
+                self._run(model, _plain(model), *call, 1)
             return
         finished_ns = time.monotonic_ns()
         model.cost_together.observe(finished_ns - started_ns)
@@ -271,6 +284,11 @@ def _overloaded(model: ServedModel) -> RejectedError:
         f"{model.config.queue} requests wait for model {model.name!r}",
         "send less often, or ask for the newest only with `replaces`",
     )
+
+
+def _plain(model: ServedModel) -> Compute:
+    """Of a model that takes its graph's own tensors, and always finds something."""
+    return lambda inputs: (model.infer(inputs), "")
 
 
 def _valid_until_ns(model: ServedModel, request: messages.Infer) -> int | UnsetType:

@@ -26,6 +26,7 @@ from limpet.contracts.messages import Reply
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.client import Connection
 from limpet.runtime.closing import Closing
+from limpet.runtime.trip_memory import TripMemory
 
 SILENT_S = 1.0
 """Time without any answer after which the server may be another one: its clock is measured anew."""
@@ -88,8 +89,19 @@ class DriveCounts:
 
 
 @dataclass(frozen=True)
+class _Names:
+    image: str
+    goal: str
+    motion: str
+    action: str
+    memory: str = ""
+    next_memory: str = ""
+
+
+@dataclass(frozen=True)
 class _Frame:
     captured_ns: int
+    world_ns: int
     sent_s: float
 
 
@@ -111,6 +123,9 @@ class MobileRobot(Closing):
         max_age_s: Oldest image whose action is taken up.
         largest_speed: What the robot can do, m/s either way; commands are limited to it.
         largest_turn_rate: The same, rad/s.
+        frame_s: Time of the robot's world from one frame to the next, where that is not the
+            clock's, as in a simulation that waits for answers; None: frames are as old as their
+            capture times say.
         name: Says in the server's log who asks.
         timeout_s: Longest wait for the server at first.
 
@@ -131,6 +146,7 @@ class MobileRobot(Closing):
         max_age_s: float = 0.2,
         largest_speed: float = math.inf,
         largest_turn_rate: float = math.inf,
+        frame_s: float | None = None,
         name: str = "",
         timeout_s: float = 5.0,
     ) -> None:
@@ -143,6 +159,8 @@ class MobileRobot(Closing):
         self._judged_ns = -1
         self._why_stopped = "waiting"
         self._was_driving = False
+        self._frame_ns = None if frame_s is None else round(frame_s * 1e9)
+        self._memory: TripMemory | None = None
         self._connection = Connection(endpoint, name or f"mobile-robot-{camera}")
         self._connection.on_other = self._take
         try:
@@ -153,22 +171,34 @@ class MobileRobot(Closing):
             raise
         self._heard_s = time.monotonic()
 
-    def _tensor_names(self, welcome: messages.Welcome) -> tuple[str, str, str, str]:
-        """Names of image, goal, proprioception and action."""
+    def _tensor_names(self, welcome: messages.Welcome) -> _Names:
         models = {model.name: model for model in welcome.models}
         info = models.get(self._model)
-        if info is None or info.kind != "navigation" or len(info.inputs) != 3:
+        if info is None or info.kind != "navigation" or len(info.inputs) < 3:
             what = "is not there" if info is None else f"of kind {info.kind!r} has no policy"
             raise UsageError(
                 f"model {self._model!r} {what}, at {self._connection.endpoint}",
                 f"served: {', '.join(models)}",
             )
-        image, goal, motion = (spec.name for spec in info.inputs)
-        return image, goal, motion, info.outputs[1].name
+        image, goal, motion = (spec.name for spec in info.inputs[:3])
+        how = info.memory
+        if how is UNSET:
+            return _Names(image, goal, motion, info.outputs[1].name)
+        self._memory = TripMemory(how.step_s, how.longest_s)
+        return _Names(image, goal, motion, info.outputs[1].name, how.input, how.output)
 
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()
+
+    def begin_trip(self) -> None:
+        """Forgets where the robot was: it was carried elsewhere. Needed at no other time."""
+        if self._memory is not None:
+            self._memory.begin(self._world_ns(self.now_ns(), self.counts.frames + 1))
+
+    def _world_ns(self, captured_ns: int, frame: int) -> int:
+        """When the robot's world was as a frame shows it, by its number and capture time."""
+        return captured_ns if self._frame_ns is None else frame * self._frame_ns
 
     def now_ns(self) -> int:
         """This host's time, Unix ns, by a clock that does not step: for `captured_ns`."""
@@ -211,12 +241,15 @@ class MobileRobot(Closing):
         self._forget()
         if captured_ns is None:
             captured_ns = self.now_ns()
-        name_image, name_goal, name_motion, _ = self._names
+        names = self._names
         tensors: dict[str, Array] = {
-            name_image: np.array(image),
-            name_goal: np.asarray(goal, np.float32),
-            name_motion: np.asarray(motion, np.float32),
+            names.image: np.array(image),
+            names.goal: np.asarray(goal, np.float32),
+            names.motion: np.asarray(motion, np.float32),
         }
+        world_ns = self._world_ns(captured_ns, self.counts.frames)
+        if self._memory is not None and (memory := self._memory.before(world_ns)) is not None:
+            tensors[names.memory] = memory
         try:
             if time.monotonic() - self._heard_s > SILENT_S:
                 self._connection.sync_clock(SYNC_S)
@@ -235,7 +268,7 @@ class MobileRobot(Closing):
             self.counts.unsent += 1
             return
         self._newest_id = request.id
-        self._waiting[request.id] = _Frame(captured_ns, now_s)
+        self._waiting[request.id] = _Frame(captured_ns, world_ns, now_s)
 
     def receive(self, wait_s: float = 0.0) -> None:
         """Takes the answers that have come; waits so long for the newest frame's, at most."""
@@ -286,6 +319,8 @@ class MobileRobot(Closing):
             self.counts.failed += 1
 
     def _take_action(self, frame: _Frame, reply: messages.Result, outputs: Tensors) -> None:
+        if self._memory is not None:  # however late: it says when the world was so
+            self._memory.keep(frame.world_ns, outputs[self._names.next_memory])
         now_ns = self.now_ns()
         last_ns = frame.captured_ns + round(self._max_age_s * 1e9)
         valid_until_ns = last_ns
@@ -296,7 +331,7 @@ class MobileRobot(Closing):
         elif frame.captured_ns <= self._judged_ns:
             self.counts.superseded += 1
         else:
-            speed, turn_rate = map(float, outputs[self._names[3]])
+            speed, turn_rate = map(float, outputs[self._names.action])
             self._judged_ns = frame.captured_ns
             self._action = _Action(speed, turn_rate, frame.captured_ns, valid_until_ns)
             self.counts.followed += 1

@@ -8,21 +8,25 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from limpet.contracts.bundle import Bundle, read_bundle
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import ConfigError, EngineError, TensorError
 from limpet.contracts.golden import check_golden
+from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Manifest, SignalPreprocessing
-from limpet.contracts.messages import ModelInfo
-from limpet.contracts.scoring import SignalScorer, StreamingModel
+from limpet.contracts.messages import MemoryInfo, ModelInfo
+from limpet.contracts.scoring import KeptState, SignalScorer, StateKeeper, StreamingModel
 from limpet.contracts.signal_preprocessor import SignalPreprocessor, prepare_stretches
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.admission import Load, find_overloads, usable_cores
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.engines import open_engine
 from limpet.runtime.run_cost import QUANTILE, RunCost, best_batch, measure_runs, percentile
+from limpet.runtime.served_grasps import ServedGrasps
 from limpet.runtime.served_images import ServedImages
 from limpet.runtime.turn import OutsideTurn
 
@@ -55,6 +59,12 @@ class ServedModel:
         """Takes the requests of a model that takes images; None for others."""
         self.inputs, self.outputs = _request_tensors(self.manifest)
         """The tensors that an `Infer` carries, and those that its `Result` does."""
+        self.grasps: ServedGrasps | None = None
+        """Takes the requests of a model that finds grasps; None for others."""
+        if isinstance(self.manifest.preprocessing, CloudPreprocessing):
+            finder = GraspModel(self.manifest, lambda inputs: self.engine.run(inputs))
+            self.grasps = ServedGrasps(finder)
+            self.inputs, self.outputs = finder.inputs, finder.outputs
         if isinstance(self.manifest.preprocessing, ImagePreprocessing):
             model = ImageModel(self.manifest, lambda inputs: self.engine.run(inputs))
             self.images = ServedImages(model)
@@ -137,10 +147,12 @@ class ServedModel:
             outputs=self.outputs,
             channels=_channels(manifest),
             threshold=manifest.calibration.threshold if manifest.calibration else None,
+            memory=_memory(self.images),
         )
 
     def check_request(self, inputs: Tensors) -> int:
-        """Checks the tensors of an `Infer` before it is queued; those with an image when it is run.
+        """Checks the tensors of an `Infer` before it is queued; those with an image or with depth
+        when it is run.
 
         Returns:
             Size of the axis `batch`, 1 where the model has none.
@@ -149,6 +161,9 @@ class ServedModel:
             TensorError: They are not what the model takes.
         """
         if self.images is not None:
+            return 1
+        if self.grasps is not None:
+            self.grasps.check(inputs)
             return 1
         batch = check_tensors(self.inputs, inputs, f"model {self.name!r}").get("batch", 1)
         if batch > self.config.max_batch:
@@ -164,10 +179,11 @@ class ServedModel:
 
     def cost_of(self, batch: int) -> float | None:
         """p95 of a request in nanoseconds; None where its size decides, as an image's does."""
-        return self.cost.p95_ns * batch if self.images is None else None
+        sized = self.images is not None or self.grasps is not None
+        return None if sized else self.cost.p95_ns * batch
 
     def infer(self, inputs: Tensors) -> Tensors:
-        """Preprocesses and runs one request; `images` does that for a model that takes some.
+        """Preprocesses and runs one request; `images` and `grasps` do that for models of theirs.
 
         Raises:
             TensorError: A value that the preprocessing refuses.
@@ -188,11 +204,35 @@ class ServedModel:
         Raises:
             BundleError: The model scores no streams.
         """
-        return SignalScorer(self.manifest, self._run)
+        keeper = _Outside(self.engine) if isinstance(self.engine, StateKeeper) else None
+        return SignalScorer(self.manifest, self._run, keeper=keeper)
 
     def _run(self, inputs: Tensors) -> Tensors:
         with OutsideTurn():
             return self.engine.run(inputs)
+
+
+class _Outside:
+    """An engine that keeps streams' states, called outside of the turn."""
+
+    def __init__(self, engine: StateKeeper) -> None:
+        self._engine = engine
+
+    def new_state(self) -> KeptState:
+        return self._engine.new_state()
+
+    def run_kept(self, inputs: Tensors, states: Sequence[KeptState]) -> Tensors:
+        with OutsideTurn():
+            return self._engine.run_kept(inputs, states)
+
+
+def _memory(images: ServedImages | None) -> MemoryInfo | UnsetType:
+    how = None if images is None else images.model.memory
+    if how is None:
+        return UNSET
+    return MemoryInfo(
+        input=how.input, output=how.output, step_s=how.step_s, longest_s=how.longest_s
+    )
 
 
 def _channels(manifest: Manifest) -> list[str]:

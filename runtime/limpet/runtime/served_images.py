@@ -70,15 +70,18 @@ class ServedImages:
 
     def _infer(self, request: Tensors, origin: Origin) -> Tensors:
         name = self.model.inputs[0].name
+        request = self.model.remembering(request)
         if origin.channel_order != "rgb" and name in request:
             request = {**request, name: as_rgb(request[name], origin.channel_order)}
         small = self.model.shrink(request)
         check_exposure(small)
         moving = False
         if self.model.action is not None:
-            goal, motion = (request[spec.name] for spec in self.model.inputs[1:])
+            goal, motion, *memory = (request[spec.name] for spec in self.model.inputs[1:])
             check_goal(goal, self.model.action)
             check_motion(motion, self.model.action)
+            for each in memory:
+                check_memory(each)
             moving = bool(np.any(np.abs(motion) >= MOVING))
         watch = self._cameras.of(origin.client, origin.camera)
         watch.check(request[name], origin.captured_ns, moving)
@@ -120,4 +123,18 @@ def check_motion(motion: Array, action: ActionDecoding) -> None:
             f"proprioception [{speed:g}, {turn_rate:g}], wanted at most {most[0]:g} m/s and "
             f"{most[1]:g} rad/s",
             "look at the odometry",
+        )
+
+
+def check_memory(memory: Array) -> None:
+    """Refuses a memory that no policy has.
+
+    Raises:
+        ImplausibleError: `memory`.
+    """
+    if not bool(np.all(np.abs(memory) <= 1.0)):  # False for NaN
+        raise ImplausibleError(
+            "memory",
+            "memory has numbers beyond ±1 or none at all, wanted those of an earlier result",
+            "send back what the result before carried, or nothing to begin anew",
         )

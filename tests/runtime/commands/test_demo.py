@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.bundles import identity_bundle
 from tests.command_line import limpet
 
 
@@ -73,4 +74,15 @@ def test_a_report_that_could_not_be_written_is_refused_before_the_work(
 ) -> None:
     done = limpet(capsys, "demo", "--out", out, "--json", tmp_path / "no" / "report.json")
     assert done.code == 2
+    assert not out.exists()
+
+
+def test_a_bundle_that_finds_no_grasps_is_refused(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = identity_bundle(tmp_path / "identity").path
+    np.save(tmp_path / "mine.npy", np.zeros(100))
+    done = limpet(capsys, "demo", "--out", out, "--data", tmp_path / "mine.npy", "--grasp", bundle)
+    assert done.code == 2
+    assert "this bundle finds no grasps" in done.err
     assert not out.exists()

@@ -8,7 +8,9 @@ import pytest
 import zmq
 
 from limpet.runtime import extras
-from limpet.runtime.commands import doctor
+from limpet.runtime.diagnosis import serving
+from limpet.runtime.diagnosis.packages import look_at_dependencies
+from limpet.runtime.diagnosis.probe import Probe
 from tests.command_line import limpet
 
 Capture = pytest.CaptureFixture[str]
@@ -87,17 +89,13 @@ def test_a_base_dependency_that_is_missing_or_old_fails(
     assert "The robot part CANNOT run here." in done.out
 
 
-def test_a_dependency_that_is_here_but_does_not_load_fails(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dependency_that_is_here_but_does_not_load_fails() -> None:
     """As a wheel of another system: installed, and its library does not open."""
-    monkeypatch.setattr(
-        doctor, "_import_problem", lambda module: "libc.so.6: too old" if module == "zmq" else ""
-    )
-    finding = findings(capsys)["dependencies", "pyzmq"]
-    assert finding["status"] == "failed"
-    assert finding["found"].endswith("libc.so.6: too old")
-    assert "--force-reinstall" in finding["mend"]
+    probe = Probe(problem=lambda module: "libc.so.6: too old" if module == "zmq" else "")
+    (finding,) = [one for one in look_at_dependencies(probe) if one.name == "pyzmq"]
+    assert finding.status == "failed"
+    assert finding.found.endswith("libc.so.6: too old")
+    assert "--force-reinstall" in finding.mend
 
 
 def test_a_loopback_that_cannot_be_bound_fails(
@@ -128,7 +126,7 @@ def test_a_state_folder_that_cannot_be_written_fails(
     def refuse(folder: Path) -> float:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(doctor, "_fsync_ms", refuse)
+    monkeypatch.setattr(serving, "measure_fsync_ms", refuse)
     finding = findings(capsys, "--state-dir", tmp_path)["state", "disk"]
     assert finding["status"] == "failed"
     assert "Read-only file system" in finding["found"]
@@ -138,34 +136,8 @@ def test_a_state_folder_that_cannot_be_written_fails(
 def test_a_disk_that_is_slow_to_sync_is_announced(
     capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync_ms: float, status: str
 ) -> None:
-    monkeypatch.setattr(doctor, "_fsync_ms", lambda folder: fsync_ms)
+    monkeypatch.setattr(serving, "measure_fsync_ms", lambda folder: fsync_ms)
     assert findings(capsys, "--state-dir", tmp_path)["state", "fsync"]["status"] == status
-
-
-def test_a_jetson_is_recognised(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = {
-        "/proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
-        "/etc/nv_tegra_release": "# R36 (release), REVISION: 4.0\n",
-    }
-    monkeypatch.setattr(doctor, "_read", lambda path: texts.get(str(path), ""))
-    finding = findings(capsys)["machine", "gpu"]
-    assert finding["status"] == "ok"
-    assert finding["found"] == (
-        "NVIDIA Jetson Orin Nano Developer Kit, # R36 (release), REVISION: 4.0"
-    )
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "mend"),
-    [("yes", "ok", ""), ("no", "warning", "sudo timedatectl set-ntp true"), ("", "ok", "")],
-)
-def test_a_clock_that_is_not_synchronised_comes_with_the_command(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch, answer: str, status: str, mend: str
-) -> None:
-    monkeypatch.setattr(doctor, "TIMESYNC_FLAG", Path("/nonexistent"))
-    monkeypatch.setattr(doctor, "_output", lambda command: answer)
-    finding = findings(capsys)["machine", "clock"]
-    assert (finding["status"], finding["mend"]) == (status, mend)
 
 
 @pytest.mark.parametrize(

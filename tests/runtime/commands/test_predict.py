@@ -383,7 +383,10 @@ def test_a_bundle_of_another_kind_says_what_this_version_predicts(
     bundle = identity_bundle(tmp_path / "identity")
     done = limpet(capsys, "predict", bundle.path, "a.csv", "--out", tmp_path / "scores.csv")
     assert done.code == 1
-    assert "kind 'custom'; this version predicts with anomaly and navigation bundles" in done.err
+    assert (
+        "kind 'custom'; this version predicts with anomaly, navigation and grasp bundles"
+        in done.err
+    )
 
 
 def test_a_bundle_with_a_policy_embeds_images_as_an_encoder_does(

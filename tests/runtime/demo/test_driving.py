@@ -55,15 +55,16 @@ def assert_all_accounted_for(report: DriveReport) -> None:
     assert report.oldest_followed_ms <= VALID_S * 1e3
 
 
-def test_through_the_wire_the_robot_drives_as_without_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remembers", [False, True])
+def test_through_the_wire_the_robot_drives_as_without_it(tmp_path: Path, remembers: bool) -> None:
     """With time enough for every answer each command is the same, so each way is."""
-    bundle = policy_bundle(tmp_path / "patient", valid_s=30.0).path
+    bundle = policy_bundle(tmp_path / "patient", valid_s=30.0, remembers=remembers).path
     local, remote = EmptyRoom(), EmptyRoom()
-    alone = Drive(local, LocalDriver(policy_manifest(), tiny_policy), None)
+    alone = Drive(local, LocalDriver(policy_manifest(remembers=remembers), tiny_policy), None)
     alone.run(EPISODES)
     with (
         running(Server(server_config(tmp_path, more=[bundle]))) as server,
-        mobile_robot(server, max_age_s=30.0) as robot,
+        MobileRobot(server.listening[0], MODEL, max_age_s=30.0, frame_s=0.05) as robot,
     ):
         wired = Drive(remote, robot, None)
         wired.run(EPISODES)

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 from onnx import helper
+from PIL import Image
 
 from limpet.contracts.bundle import ENGINES, GOLDEN, MODEL, Bundle, read_bundle, write_bundle
-from limpet.contracts.errors import EngineError, UsageError
+from limpet.contracts.errors import EngineError, MissingExtraError, UsageError
+from limpet.contracts.manifest import Precision
 from limpet.export.package import export_run
 from limpet.runtime.plans import compiling, libraries
 from limpet.runtime.plans.compiling import CompileReport, compile_bundle
 from limpet.runtime.plans.devices import gpu_capability
 from limpet.runtime.plans.key import plan_key
+from limpet.runtime.plans.libraries import Library
 from limpet.runtime.plans.profiles import Sizes, parse_sizes, profile_of
 from limpet.runtime.plans.store import PlanStore
 from tests.bundles import anomaly_bundle, identity_bundle, navigation_bundle, onnx_bytes
 from tests.command_line import limpet
+from tests.grasp_bundles import grasp_manifest
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'limpet[tensorrt]'")
 
@@ -40,11 +50,30 @@ def bundle(tmp_path: Path) -> Bundle:
     return anomaly_bundle(tmp_path / "pump")
 
 
+def real_data(bundle: Bundle, folder: Path) -> Path:
+    """What INT8's ranges of a reference bundle are taken from here."""
+    if bundle.manifest.kind == "anomaly":
+        return RECORDING
+    golden = bundle.golden()
+    if golden.images is None:
+        np.savez(folder / "inputs.npz", **golden.inputs)  # type: ignore[arg-type]
+        return folder / "inputs.npz"
+    images = folder / "images"
+    images.mkdir()
+    for index, image in enumerate(golden.images):
+        Image.fromarray(image).save(images / f"{index:03}.png")
+    return images
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_anomaly_bundle_builds_at_every_precision(precision: str, tmp_path: Path) -> None:
-    out = tmp_path / "anomaly"
-    calibration = RECORDING if precision == "int8" else None
-    report = export_run(REFERENCE / "anomaly", out, precision=precision, calibration=calibration)  # type: ignore[arg-type]
+@pytest.mark.parametrize("reference", sorted(path.name for path in REFERENCE.iterdir()))
+def test_each_reference_bundle_builds_at_every_precision(
+    reference: str, precision: Precision, tmp_path: Path
+) -> None:
+    """Without an operator that the parser does not know: there is nothing to fall back to."""
+    out, source = tmp_path / "out", read_bundle(REFERENCE / reference)
+    calibration = real_data(source, tmp_path) if precision == "int8" else None
+    report = export_run(source.path, out, precision=precision, calibration=calibration)
     assert report.passed
     built = build(read_bundle(out))
     assert built.precision == precision
@@ -108,10 +137,34 @@ def test_a_gpu_that_the_library_does_not_know_is_named(
     bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "gpu_capability", lambda: "sm87")
-    done = limpet(capsys, "compile", bundle.path)
+    done = limpet(capsys, "compile", bundle.path, "--engine", "tensorrt-rtx")
     assert done.code == 4
     assert "knows no sm87" in done.err
     assert "--engine tensorrt" in done.err
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "usual"),
+    [
+        (["tensorrt-rtx"], None, "tensorrt-rtx"),
+        (["tensorrt-rtx", "tensorrt"], "sm86", "tensorrt-rtx"),
+        (["tensorrt-rtx", "tensorrt"], "sm87", "tensorrt"),
+        (["tensorrt"], "sm87", "tensorrt"),
+        ([], "sm87", "tensorrt-rtx"),
+    ],
+)
+def test_the_usual_compiler_is_installed_and_knows_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, installed: list[str], gpu: str | None, usual: str
+) -> None:
+    def load(name: str) -> Library:
+        if name not in installed:
+            raise MissingExtraError("tensorrt", name)
+        known = SimpleNamespace(__members__={"SM86": 1})
+        return Library(name, SimpleNamespace(__version__="1", ComputeCapability=known))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(libraries, "load_library", load)
+    monkeypatch.setattr(libraries, "gpu_capability", lambda: gpu)
+    assert libraries.usual_compiler() == usual
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "gone"])
@@ -185,6 +238,47 @@ def test_two_processes_at_once_build_one_plan(bundle: Bundle) -> None:
     assert names == {".plan", ".json", ""}
 
 
+def test_engines_that_cannot_be_written_are_named(
+    bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle.path / ENGINES).write_bytes(b"a file where the folder would be")
+    done = limpet(capsys, "compile", bundle.path, "--target", "sm86")
+    assert done.code == 1
+    assert f"{bundle.path / ENGINES} cannot be written: File exists" in done.err
+    (bundle.path / ENGINES).unlink()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = limpet(capsys, "compile", bundle.path, "--target", "sm86")
+    assert done.code == 1
+    assert re.search(r"\.plan cannot be written: No space left on device", done.err)
+    assert [path.name for path in (bundle.path / ENGINES).iterdir()] == [".lock"]
+
+
+def test_ctrl_c_while_it_builds_leaves_nothing(tmp_path: Path) -> None:
+    """The reference encoder takes a second or two, so it is interrupted within."""
+    shutil.copytree(
+        REFERENCE / "anomaly", tmp_path / "bundle", ignore=shutil.ignore_patterns(ENGINES)
+    )
+    command = ("compile", str(tmp_path / "bundle"), "--target", "sm86")
+    with subprocess.Popen(
+        [sys.executable, "-m", "limpet.runtime.cli", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "Building" not in (line := process.stderr.readline()):
+            assert line, "it ended before it built"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert [path.name for path in (tmp_path / "bundle" / ENGINES).iterdir()] == [".lock"]
+
+
 def test_sizes_of_axes_are_checked(bundle: Bundle) -> None:
     assert parse_sizes("batch=1:2:8") == ("batch", Sizes(1, 2, 8))
     for wrong in ("batch", "batch=1", "batch=2:1:8", "batch=0:1:2", "=1:1:1", "batch=a:b:c"):
@@ -208,3 +302,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_here(bundle: Bundle) -> None:
     if gpu_capability() is None:
         pytest.skip("no NVIDIA GPU here")
     assert not build(bundle, "current", engine="tensorrt").cached
+
+
+def test_a_grasp_model_is_built_for_one_view_and_for_two() -> None:
+    assert profile_of(grasp_manifest(), {}) == {"views": Sizes(1, 2, 2)}

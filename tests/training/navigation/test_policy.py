@@ -34,17 +34,48 @@ def observed(number: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_speeds_are_those_of_the_environments_action() -> None:
-    actor = Actor(4, 8, ROBOT)
+    actor = Actor(4, 8, ROBOT, memory=6)
     goal, motion = observed(20)
-    features = torch.randn(20, 4)
+    features, memory = torch.randn(20, 4), torch.rand(20, 6)
     with torch.no_grad():
-        speeds = actor(features, goal, motion)
-        actions = actor.act(actor.inputs(features, goal, motion))
+        speeds, kept = actor(features, goal, motion, memory)
+        state = actor.state(actor.inputs(features, goal, motion), memory)
+        actions = actor.act(state)
+    assert torch.equal(kept, actor.memory_of(state))
     wanted = [speeds_of(action, ROBOT) for action in actions.numpy()]
     np.testing.assert_allclose(speeds, wanted, atol=1e-6)
     assert (speeds[:, 0] >= 0).all()
     assert (speeds[:, 0] <= ROBOT.speed).all()
     assert (speeds[:, 1].abs() <= ROBOT.turn_rate).all()
+
+
+def test_what_is_remembered_step_by_step_is_what_training_computes_at_once() -> None:
+    torch.manual_seed(0)
+    actor = Actor(4, 8, ROBOT, memory=6)
+    inputs, memory = torch.randn(9, 3, actor.inputs_size), torch.rand(3, 6)
+    with torch.no_grad():
+        at_once = actor.states(inputs, memory)
+        for step, seen in enumerate(inputs):
+            state = actor.state(seen, memory)
+            memory = actor.memory_of(state)
+            np.testing.assert_allclose(state, at_once[step], atol=1e-6)
+    assert at_once.shape == (9, 3, actor.state_size)
+    assert float(memory.abs().max()) <= 1.0
+
+
+def test_a_policy_remembers_what_it_sees_no_more() -> None:
+    torch.manual_seed(0)
+    actor = Actor(4, 8, ROBOT, memory=6)
+    goal, motion = observed(1)
+    now, one, other = torch.zeros(1, 4), torch.randn(1, 4), torch.randn(1, 4)
+    driven = []
+    with torch.no_grad():
+        for before in (one, other):
+            memory = torch.zeros(1, 6)
+            for seen in (before, now, now):
+                speeds, memory = actor(seen, goal, motion, memory)
+            driven.append(speeds)
+    assert not torch.allclose(driven[0], driven[1], atol=1e-4)
 
 
 def test_inputs_are_of_about_unit_size_however_far_the_goal() -> None:
@@ -64,11 +95,12 @@ def test_a_nearer_obstacle_is_closer() -> None:
     )
 
 
-def test_an_actor_is_read_as_it_was_written(tmp_path: Path) -> None:
-    actor = Actor(5, 8, Robot(speed=0.3, turn_rate=0.9))
+@pytest.mark.parametrize("memory", [0, 7])
+def test_an_actor_is_read_as_it_was_written(tmp_path: Path, memory: int) -> None:
+    actor = Actor(5, 8, Robot(speed=0.3, turn_rate=0.9), memory=memory)
     write_actor(tmp_path / "weights.safetensors", actor)
     read = read_actor(tmp_path / "weights.safetensors")
-    assert read.features == 5
+    assert (read.features, read.memory) == (5, memory)
     assert {n: v.tolist() for n, v in read.state_dict().items()} == {
         n: v.tolist() for n, v in actor.state_dict().items()
     }
@@ -83,13 +115,16 @@ def test_a_file_that_is_no_policy_is_refused(tmp_path: Path, content: bytes) -> 
         read_actor(file)
 
 
-def test_the_model_drives_by_its_own_embedding() -> None:
+@pytest.mark.parametrize("size", [0, 7])
+def test_the_model_drives_by_its_own_embedding(size: int) -> None:
     encoder = Encoder(NavigationConfig(width=4)).eval()
-    actor = Actor(128, 8, ROBOT)
+    actor = Actor(128, 8, ROBOT, memory=size)
     goal, motion = observed(3)
-    image = torch.randn(3, 3, 128, 128)
+    image, memory = torch.randn(3, 3, 128, 128), torch.rand(3, size)
+    given = (image, goal, motion, memory) if size else (image, goal, motion)
     with torch.no_grad():
-        embedding, action = NavigationModel(encoder, actor)(image, goal, motion)
-        wanted = actor(unit_size(encoder(image)), goal, motion)
-    assert torch.equal(action, wanted)
+        embedding, *driven = NavigationModel(encoder, actor)(*given)
+        wanted = actor(unit_size(encoder(image)), goal, motion, memory)
+    assert len(driven) == 1 + bool(size)
+    assert all(torch.equal(a, b) for a, b in zip(driven, wanted, strict=False))
     np.testing.assert_allclose(embedding.norm(dim=1), 1.0, atol=1e-6)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 import torch
 
@@ -16,8 +15,7 @@ from limpet.training.navigation.encoder import Encoder
 from limpet.training.navigation.environment import PointGoalConfig
 from limpet.training.navigation.policy import Actor, read_actor
 from limpet.training.navigation.policy_config import PolicyConfig
-from limpet.training.navigation.policy_train import PolicyRecord, train_policy
-from limpet.training.navigation.sac import Learner
+from limpet.training.navigation.policy_train import PolicyRecord, Schedule, train_policy
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.run import CHECKPOINT, WEIGHTS
 
@@ -26,7 +24,13 @@ TINY = PolicyConfig(
     task=PointGoalConfig(layouts=(3, 4), appearances=1, steps=12),
     steps=48,
     demonstrated_steps=48,
-    imitation_steps=4,
+    rounds=1,
+    round_steps=24,
+    memory=6,
+    epochs=1,
+    last_epochs=2,
+    window=5,
+    windows_per_batch=4,
     critic_steps=4,
     environments=2,
     batch_size=8,
@@ -52,9 +56,10 @@ def test_a_policy_is_left_in_the_run(trained: tuple[Path, Actor]) -> None:
     record = msgspec.json.decode((folder / "policy.json").read_bytes(), type=PolicyRecord)
     assert record.config == TINY
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [0, 24, 48]
-    assert [line["episodes"] for line in lines] == [4, 2, 2]
-    assert "critic_loss" in lines[-1]
+    assert [line["step"] for line in lines] == [48, 72, 96, 120]
+    assert [line["episodes"] for line in lines] == [4, 2, 2, 2]
+    assert ["action_error" in line for line in lines] == [True, True, False, False]
+    assert ["critic_loss" in line for line in lines] == [False, False, True, True]
     assert not (folder / CHECKPOINT).exists()
 
 
@@ -65,22 +70,22 @@ def test_training_moves_the_policy_and_follows_from_the_seed(
     assert weights(train_policy(tmp_path, other, library=scenes)) != weights(trained[1])
 
 
+@pytest.mark.parametrize("stage", [1, 3])
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     trained: tuple[Path, Actor],
     tmp_path: Path,
     scenes: SceneLibrary,
     monkeypatch: pytest.MonkeyPatch,
+    stage: int,
 ) -> None:
-    learn = Learner.learn
+    begin_stage = Schedule.begin_stage
 
-    def killed(
-        self: Learner, commands: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, float]:
-        if rng.bit_generator.seed_seq.entropy == [TINY.seed, 2]:  # type: ignore[attr-defined]
+    def killed(self: Schedule, begun: int) -> None:
+        if begun == stage:
             raise KeyboardInterrupt
-        return learn(self, commands, rng, progress)
+        begin_stage(self, begun)
 
-    monkeypatch.setattr(Learner, "learn", killed)
+    monkeypatch.setattr(Schedule, "begin_stage", killed)
     with pytest.raises(KeyboardInterrupt):
         train_policy(tmp_path, TINY, library=scenes)
     monkeypatch.undo()
@@ -120,8 +125,14 @@ def test_a_policy_learns_on_a_frozen_encoder(tmp_path: Path, scenes: SceneLibrar
 
 
 def test_a_blind_policy_has_no_features(tmp_path: Path, scenes: SceneLibrary) -> None:
-    config = msgspec.structs.replace(TINY, sense="nothing", steps=24)
+    config = msgspec.structs.replace(TINY, sense="nothing", steps=0)
     assert train_policy(tmp_path, config, library=scenes).features == 0
+
+
+def test_a_policy_can_know_the_moment_alone(tmp_path: Path, scenes: SceneLibrary) -> None:
+    config = msgspec.structs.replace(TINY, memory=0, steps=24)
+    actor = train_policy(tmp_path, config, library=scenes)
+    assert actor.state_size == actor.inputs_size
 
 
 def test_a_policy_can_learn_to_see_as_well(tmp_path: Path, scenes: SceneLibrary) -> None:
@@ -130,7 +141,8 @@ def test_a_policy_can_learn_to_see_as_well(tmp_path: Path, scenes: SceneLibrary)
     read = read_actor(tmp_path / "policy" / WEIGHTS)
     assert weights(read) == weights(actor)
     inputs = torch.randn(2, actor.inputs_size)
+    memory = torch.zeros(2, actor.memory)
     with torch.no_grad():
-        driven = read.act(inputs)
+        driven = read.act(read.state(inputs, memory))
         inputs[:, : actor.features] = 0.0
-        assert not torch.equal(driven, read.act(inputs))
+        assert not torch.equal(driven, read.act(read.state(inputs, memory)))

@@ -6,6 +6,7 @@
     RUN/metrics.jsonl          losses by step
     RUN/tensorboard/           the same as TensorBoard events
     RUN/checkpoint.safetensors where to resume; gone once training is done
+    RUN/policy/                the same of a policy that drives by the model, with `policy.json`
 
 `run.json` is written first with `complete` false and last with `complete` true; each file appears
 whole or not at all. Of the processes that `torchrun` starts, rank 0 alone writes.
@@ -29,6 +30,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
@@ -43,6 +45,7 @@ RECORD, WEIGHTS, SAMPLE = "run.json", "weights.safetensors", "sample.npz"
 METRICS, TENSORBOARD, CHECKPOINT = "metrics.jsonl", "tensorboard", "checkpoint.safetensors"
 FILES = (RECORD, WEIGHTS, SAMPLE, METRICS, CHECKPOINT)
 EVENTS = "events.out.tfevents.*"
+POLICY, POLICY_RECORD = "policy", "policy.json"
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,7 +62,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         seed: Seed of all randomness.
         data: Files it was trained on: name, SHA-256, rows used.
         preprocessing: Channels, rate and chain of a model that scores streams, or what becomes of
-            a camera's images.
+            a camera's images or of depth.
         calibration: Thresholds of a model that scores.
         metrics: Measured figures; the name says on what.
         warnings: What was odd about data or calibration.
@@ -75,7 +78,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     config: dict[str, Any] = {}
     seed: int = 0
     data: list[DataDigest] = []
-    preprocessing: SignalPreprocessing | ImagePreprocessing | None = None
+    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
     calibration: Calibration | None = None
     metrics: dict[str, float] = {}
     warnings: list[str] = []
@@ -125,7 +128,7 @@ class RunFolder:
         except OSError as error:
             raise DataError(
                 f"{self.path} is not a RUN: cannot read {RECORD} ({error.strerror})",
-                "make one with: limpet train {anomaly,navigation} --data PATH --out RUN",
+                "make one with: limpet train {anomaly,grasp,navigation} --data PATH --out RUN",
             ) from error
         try:
             version = msgspec.json.decode(raw, type=_Probe).schema_version
@@ -202,13 +205,20 @@ def open_run(path: Path | str, record: RunRecord, *, resume: bool, force: bool) 
         _check_same(folder, folder.read(), record)
         return folder
     if folder.path.exists():
-        for name in FILES:
-            (folder.path / name).unlink(missing_ok=True)
-        for events in (folder.path / TENSORBOARD).glob(EVENTS):
-            events.unlink()
+        for file in _files(folder.path):
+            file.unlink(missing_ok=True)
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write_record(record)
     return folder
+
+
+def _files(path: Path) -> list[Path]:
+    """What a RUN may hold, there or not; a policy goes with the model that it drives by."""
+    files = []
+    for folder in (path, path / POLICY):
+        files += [folder / name for name in (*FILES, POLICY_RECORD)]
+        files += (folder / TENSORBOARD).glob(EVENTS)
+    return files
 
 
 def check_out(path: Path, *, resume: bool, force: bool) -> None:
@@ -231,9 +241,8 @@ def check_out(path: Path, *, resume: bool, force: bool) -> None:
             f"{path} exists and is no RUN, so it is never replaced", "name another --out"
         )
     if force:
-        inside = {*(path / TENSORBOARD).glob("*")} - {*(path / TENSORBOARD).glob(EVENTS)}
-        beside = {path / name for name in (*FILES, TENSORBOARD)}
-        strangers = sorted(file.name for file in ({*path.iterdir()} | inside) - beside)
+        there = {file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()}
+        strangers = sorted(file.name for file in there - {*_files(path)})
         if strangers:
             raise UsageError(
                 f"{path} holds more than a RUN ({', '.join(strangers)}), so --force leaves it",

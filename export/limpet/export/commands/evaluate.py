@@ -8,23 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from limpet.export.commands.evaluate_grasp import grasp
+from limpet.export.commands.evaluate_options import json_option
+
 if TYPE_CHECKING:
     from limpet.export.evaluate_anomaly import EvaluationReport, FalseAlarms
     from limpet.export.evaluate_navigation import Driving, NavigationEvaluation
 
 
-_json_option = click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
-
-
 @click.group("evaluate")
 def command() -> None:
     """Measures a RUN or a bundle on labelled data."""
+
+
+command.add_command(grasp)
 
 
 @command.command("anomaly")
@@ -53,7 +50,7 @@ def command() -> None:
     metavar="N",
     help="First row of each file that counts, from 0; the model sees those before as well.",
 )
-@_json_option
+@json_option
 def anomaly(
     model: Path,
     data: Path,
@@ -129,13 +126,19 @@ def anomaly(
     metavar="DIR",
     help="Images for the appearances to drive in, as in training [default: drawn patterns only].",
 )
-@_json_option
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Write the figures into the RUN as well: `limpet export` puts them into the manifest.",
+)
+@json_option
 def navigation(
     model: Path,
     data: Path,
     neighbours: Path | None,
     episodes: int,
     textures: Path | None,
+    record: bool,
     json_file: Path | None,
 ) -> None:
     """Measure whether an image encoder's embeddings are as alike as the geometry they show, and how
@@ -158,10 +161,15 @@ def navigation(
     """
     from limpet.contracts.reports import write_json
     from limpet.export.evaluate_navigation import evaluate_navigation
+    from limpet.export.navigation_figures import check_recordable, record_figures
 
+    if record:
+        check_recordable(model)
     report = evaluate_navigation(
         model, data, neighbours=neighbours, episodes=episodes, textures=textures
     )
+    if record:
+        record_figures(model, report)
     if not write_json(json_file, report):
         click.echo(_describe_navigation(report))
 

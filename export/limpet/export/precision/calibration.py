@@ -20,11 +20,16 @@ from limpet.contracts.manifest import DataDigest, Manifest
 from limpet.contracts.recording_scores import match_channels
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.signal_steps import Clip
 from limpet.contracts.tensors import Tensors, check_tensors
 
 MOST_CALLS = 128
 """Calls of a model that calibration looks at, spread evenly over the data."""
 IMAGES_A_CALL = 8
+BEYOND_NORMAL = 3.0
+"""Recordings of normal operation are looked at a second time, magnified so much. What a model is
+there for lies beyond them: with ranges of what is normal alone values of anomalies saturate, and 2
+of the reference encoder's products stay within the tolerances. So it is 6, as with 2 and 5."""
 
 
 def check_wanted(manifest: Manifest, calibration: Path | None) -> Path:
@@ -36,7 +41,7 @@ def check_wanted(manifest: Manifest, calibration: Path | None) -> Path:
     if calibration is None:
         wanted = {
             "anomaly": "a recording of normal operation, or a folder of them",
-            "navigation": "a folder of the camera's images",
+            "navigation": "a folder of the camera's images, or an .npz of all inputs",
         }.get(manifest.kind, f"an .npz of inputs {', '.join(s.name for s in manifest.inputs)}")
         raise UsageError(
             "int8 takes its ranges from real data, and none was given",
@@ -53,12 +58,16 @@ def calibration_inputs(manifest: Manifest, run: Run, path: Path) -> list[Tensors
         run: Executes the float32 graph, which a stream's state comes from.
         path: Recordings, images, or an npz of inputs, as the model's kind wants it.
 
+    Returns:
+        The inputs of each call; images alone where the model has other inputs, too, of which images
+        say nothing.
+
     Raises:
         DataError: The data cannot be read, does not fit the model, or is too short.
     """
     if manifest.kind == "anomaly":
         calls = list(_streamed(manifest, run, path))
-    elif manifest.kind == "navigation":
+    elif _of_images(manifest, path):
         calls = list(_seen(manifest, path))
     else:
         calls = list(_given(manifest, path))
@@ -69,8 +78,12 @@ def calibration_inputs(manifest: Manifest, run: Run, path: Path) -> list[Tensors
 
 def digest_of(manifest: Manifest, path: Path) -> DataDigest:
     """What the ranges came from: its name, SHA-256 and how many files that were."""
-    files = image_paths([path]) if manifest.kind == "navigation" else _files(path)
+    files = image_paths([path]) if _of_images(manifest, path) else _files(path)
     return DataDigest(name=path.name, sha256=files_sha256(files), rows=len(files))
+
+
+def _of_images(manifest: Manifest, path: Path) -> bool:
+    return manifest.kind == "navigation" and path.suffix.lower() != ".npz"
 
 
 def _files(path: Path) -> list[Path]:
@@ -78,7 +91,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _streamed(manifest: Manifest, run: Run, path: Path) -> Iterator[Tensors]:
-    """Each recording as a stream of its own, state included."""
+    """Each recording as a stream of its own, state included; then magnified up to the clip."""
     calls: list[Tensors] = []
 
     def record(inputs: Tensors) -> Tensors:
@@ -88,7 +101,13 @@ def _streamed(manifest: Manifest, run: Run, path: Path) -> Iterator[Tensors]:
     for recording in load_recordings(path):
         scorer = SignalScorer(manifest, record, max_frames=64)
         scorer.push(match_channels(recording, manifest.signal()).values)
-    yield from _spread(calls)
+    some = _spread(calls)
+    yield from some
+    clips = [step.limit for step in manifest.signal().steps if isinstance(step, Clip)]
+    limit, samples = min(clips, default=np.inf), manifest.inputs[0].name
+    for call in some:
+        beyond = np.clip(call[samples] * np.float32(BEYOND_NORMAL), -limit, limit)
+        yield {**call, samples: beyond.astype(np.float32)}
 
 
 def _seen(manifest: Manifest, path: Path) -> Iterator[Tensors]:

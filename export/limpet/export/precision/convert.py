@@ -15,7 +15,7 @@ from limpet.contracts.manifest import Manifest, Precision
 from limpet.export.parity import onnx_run
 from limpet.export.precision.calibration import calibration_inputs, check_wanted, digest_of
 from limpet.export.precision.choice import Choice, choose, cost_of
-from limpet.export.precision.half import FloatGraph
+from limpet.export.precision.half import PRODUCTS, FloatGraph
 from limpet.export.precision.quantized import QuantizableGraph
 from limpet.export.precision.tolerances import loosened
 
@@ -63,7 +63,11 @@ def converted(exact: Exact, precision: Precision, calibration: Path | None) -> E
         choice = _choose(products.candidates(), products.quantized, manifest, golden)
         lowered = set(choice.chosen)
         model = products.quantized(lowered) if lowered else graph.model
-        kept = choice.kept
+        kept = [
+            node.name
+            for node in graph.nodes
+            if node.op_type in PRODUCTS and node.name not in lowered
+        ]
         notes["calibration"] = msgspec.to_builtins(digest_of(manifest, path))
     if not lowered:
         raise ExportError(

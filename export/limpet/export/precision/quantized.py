@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import helper
 from onnxruntime.quantization import (
     CalibrationMethod,
     QDQQuantizer,
@@ -14,7 +16,7 @@ from onnxruntime.quantization import (
     create_calibrator,
 )
 
-from limpet.contracts.tensors import Tensors
+from limpet.contracts.tensors import Array, Tensors
 from limpet.export.precision.half import PRODUCTS, FloatGraph
 
 
@@ -23,11 +25,13 @@ class QuantizableGraph:
 
     Args:
         graph: The graph.
-        data: Inputs on real data.
+        data: Inputs on real data. What depends on an input that they lack has no ranges, and so
+            stays float32: the policy, where they are images.
     """
 
     def __init__(self, graph: FloatGraph, data: Sequence[Tensors]) -> None:
         self._model = graph.model
+        self._unknown = {value.name for value in graph.model.graph.input} - data[0].keys()
         with tempfile.TemporaryDirectory(prefix="limpet-") as folder:
             file = Path(folder) / "model.onnx"
             onnx.save(self._model, file)
@@ -38,19 +42,24 @@ class QuantizableGraph:
                 CalibrationMethod.MinMax,
                 extra_options={"symmetric": True},
             )
-            calibrator.collect_data(_Reader(data))
+            calibrator.collect_data(_Reader([{**self._zeros(call), **call} for call in data]))
             self._ranges = calibrator.compute_data()
 
     def candidates(self) -> list[str]:
-        """Names of the products with a constant weight, in order of computation.
+        """Names of the products with a constant weight and known ranges, in order of computation.
 
         ONNX Runtime cannot run a product of stacked matrices whose weights have a scale a channel.
         """
         weights = {weight.name: weight for weight in self._model.graph.initializer}
+        unknown = set(self._unknown)
+        for node in self._model.graph.node:
+            if unknown.intersection(node.input):
+                unknown.update(node.output)
         return [
             node.name
             for node in self._model.graph.node
             if node.op_type in PRODUCTS
+            and unknown.isdisjoint(node.input)
             and node.input[1] in weights
             and (node.op_type != "MatMul" or len(weights[node.input[1]].dims) == 2)
         ]
@@ -93,6 +102,17 @@ class QuantizableGraph:
         )
         onnx.checker.check_model(result, full_check=True)
         return result
+
+    def _zeros(self, call: Tensors) -> dict[str, Array]:
+        """Inputs that nothing is known of, for as many rows as the others have."""
+        rows = len(next(iter(call.values())))
+        found: dict[str, Array] = {}
+        for value in self._model.graph.input:
+            if value.name in self._unknown:
+                kind = value.type.tensor_type
+                sizes = [dim.dim_value or rows for dim in kind.shape.dim]
+                found[value.name] = np.zeros(sizes, helper.tensor_dtype_to_np_dtype(kind.elem_type))
+        return found
 
 
 class _Reader:

@@ -30,7 +30,8 @@ def engine_option(function: Function) -> Function:
         show_default=True,
         metavar="NAME",
         callback=_check_engine,
-        help="Inference engine (onnxruntime); auto takes the fastest that this machine has.",
+        help="Inference engine: onnxruntime (CPU), tensorrt or tensorrt-rtx (a plan on a GPU); "
+        "auto takes the fastest that this machine has.",
     )(function)
 
 

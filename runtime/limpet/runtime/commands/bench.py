@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,32 @@ if TYPE_CHECKING:
     from limpet.runtime.bench.streaming import StreamStep
 
 
-@click.group("bench")
+GROUP = "limpet.bench"
+"""Entry points of benchmarks that need more than the robot part."""
+
+
+class Benchmarks(click.Group):
+    """Those of this module, and those that entry points name, imported when they are called for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all benchmarks, sorted."""
+        return sorted({*super().list_commands(ctx), *_elsewhere()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One benchmark."""
+        point = _elsewhere().get(cmd_name)
+        if point is None:
+            return super().get_command(ctx, cmd_name)
+        found = point.load()
+        assert isinstance(found, click.Command), f"{point.value} is no click command"
+        return found
+
+
+def _elsewhere() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+
+
+@click.group("bench", cls=Benchmarks)
 def command() -> None:
     """Measure this machine: what a request costs, how many sensor streams it holds."""
 

@@ -17,9 +17,8 @@ from limpet.runtime.plans.libraries import Compiler
 @click.option(
     "--engine",
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),
-    default="tensorrt-rtx",
-    show_default=True,
-    help="tensorrt for Jetson and servers, tensorrt-rtx for RTX GPUs.",
+    help="tensorrt for Jetson and servers, tensorrt-rtx for RTX GPUs  [default: what is installed "
+    "and knows the GPU, tensorrt-rtx first].",
 )
 @click.option(
     "--target",
@@ -46,7 +45,7 @@ from limpet.runtime.plans.libraries import Compiler
 @json_option
 def command(
     bundle: Path,
-    engine: Compiler,
+    engine: Compiler | None,
     target: str,
     axes: tuple[str, ...],
     workspace_mib: int,
@@ -63,11 +62,12 @@ def command(
     cached, build_s, and profile, {axis: [least, usual, most]}.
     """
     from limpet.runtime.plans.compiling import compile_bundle
+    from limpet.runtime.plans.libraries import usual_compiler
     from limpet.runtime.plans.profiles import parse_sizes
 
     report = compile_bundle(
         read_bundle(bundle),
-        engine=engine,
+        engine=engine or usual_compiler(),
         target=target,
         axes=dict(map(parse_sizes, axes)),
         workspace_bytes=workspace_mib << 20,

@@ -45,6 +45,12 @@ EXTRAS = ("training", "export", "dashboard")
     "is one and no --data].",
 )
 @click.option(
+    "--grasp",
+    metavar="BUNDLE",
+    help="A model that says what a picking robot should grasp meanwhile, or none [default: the "
+    "repository's, where there is one and no --data].",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -64,6 +70,7 @@ def command(
     speed: str | None,
     steps: int | None,
     navigation: Path | None,
+    grasp: str | None,
     out: Path,
     keep_serving: bool,
     json_file: Path | None,
@@ -73,13 +80,16 @@ def command(
     An encoder learns the normal beginning of each recording. A server with all of them then scores
     what follows, faster than real time, while a robot asks it for embeddings; alerts appear as they
     are published, with what the labels say to them. Where there is a navigation policy, it is
-    served beside them and drives a simulated robot by its camera, closed loop. Exits with 0 when
-    all rows were acknowledged, nothing was dropped and every process ended well; missed faults and
-    goals do not change that.
+    served beside them and drives a simulated robot by its camera, closed loop; where there
+    is a grasp model, a picking robot asks it what to grasp. Exits with 0 when all rows were
+    acknowledged, nothing was dropped and every process ended well; missed faults and goals do not
+    change that.
 
     --json writes: passed, failures, seconds, stage_s, streams, alerts, groups, robot, dropped,
-    timeline, navigation, trajectories (limpet.runtime.demo.report says what each holds).
+    timeline, navigation, trajectories, picking, grasps (limpet.runtime.demo.report says what each
+    holds).
     """
+    from limpet.runtime.demo import picking
     from limpet.runtime.demo.navigation import has_policy, reference_bundle
     from limpet.runtime.demo.session import DemoOptions, run_demo
     from limpet.runtime.demo.sources import shipped_sources, user_source
@@ -108,6 +118,11 @@ def command(
         ]
     if navigation is not None and not has_policy(navigation):
         raise UsageError(f"--navigation {navigation}: this bundle has no policy")
+    grasp_bundle = None if grasp in (None, "none") else Path(grasp)
+    if grasp is None and data is None:
+        grasp_bundle = picking.reference_bundle()
+    if grasp_bundle is not None and not picking.finds_grasps(grasp_bundle):
+        raise UsageError(f"--grasp {grasp_bundle}: this bundle finds no grasps")
     passed = run_demo(
         sources,
         DemoOptions(
@@ -117,6 +132,7 @@ def command(
             keep_serving=keep_serving,
             json_file=json_file,
             navigation=navigation,
+            grasp=grasp_bundle,
         ),
     )
     if not passed:

@@ -1,4 +1,4 @@
-"""`limpet predict`: offline scores of recordings, embeddings of images."""
+"""`limpet predict`: offline scores of recordings, embeddings of images, grasps of depth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from limpet.runtime.commands import engine_option, force_option, json_option
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help=f"Scores or embeddings to write ({', '.join(SUFFIXES)}).",
+    help=f"Scores, embeddings or grasps to write ({', '.join(SUFFIXES)}).",
 )
 @click.option(
     "--key",
@@ -33,6 +33,18 @@ from limpet.runtime.commands import engine_option, force_option, json_option
 )
 @click.option("--rate-hz", type=float, metavar="HZ", help="Sampling rate, where the data has none.")
 @click.option("--label", metavar="NAME", help="Label column, never a channel.")
+@click.option(
+    "--camera",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Of depth images: JSON with intrinsics and poses, or GraspNet's meta.mat.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PNG",
+    help="Draw cloud and grasps.",
+)
 @engine_option
 @force_option
 @json_option
@@ -44,11 +56,13 @@ def command(
     ignore: tuple[str, ...],
     rate_hz: float | None,
     label: str | None,
+    camera: Path | None,
+    picture: Path | None,
     engine: str,
     force: bool,
     json_file: Path | None,
 ) -> None:
-    """Score recordings or embed images offline, by what the bundle is for.
+    """Score recordings, embed images or find grasps offline, by what the bundle is for.
 
     With an anomaly bundle the file has exactly one score for every row of the INPUTs, in their
     order; NaN where a row has no score yet. Each INPUT, and each segment of one, starts anew.
@@ -60,18 +74,34 @@ def command(
     size]; an npz has the key `embedding`, a CSV the columns embedding_0, …. An INPUT is a .png or
     .jpg of any size, or a folder of them, which are taken in order of name.
 
+    With a grasp bundle the file has one row of GraspNet's 17 numbers for each grasp, score
+    descending, in the reference camera's frame: score, width, height, depth, rotation (x axis:
+    approach), translation, object id -1. INPUT is one depth image or two, the reference view first:
+    .png of 16 bits, .npy, or .npz with depth and intrinsics_matrix; .npy [n, 3] is a cloud. Two
+    need --camera with pose_aux_in_ref. An npz also has poses_camera, embedding, seed_embedding,
+    counts and, with pose_camera_in_base, poses_base.
+
     --json writes, for an anomaly bundle: bundle, name, engine, out, rows, threshold, and inputs, a
     list of {path, rows, segments, rate_hz, left_out, warnings, states, anomalous}; states counts
     rows as scored, filled, partial, warming_up and hole. For a navigation bundle: bundle, name,
-    space_id, engine, out, rows, size, and inputs, a list of {path, width, height}.
+    space_id, engine, out, rows, size, and inputs, a list of {path, width, height}. For a grasp
+    bundle: bundle, name, space_id, engine, out, rows, hypotheses, free, views, nothing (why there
+    is no grasp, else empty), prepare_ms, model_ms, decode_ms, picture, and inputs, a list of {path,
+    shape}.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"--out {out} is no score or embedding file", f"suffixes: {', '.join(SUFFIXES)}"
+            f"--out {out} is no file of scores, embeddings or grasps",
+            f"suffixes: {', '.join(SUFFIXES)}",
         )
     if out.exists() and not force:
         raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
     model = read_bundle(bundle)
+    _check_options(
+        model,
+        {"--key": key, "--rate-hz": rate_hz, "--label": label, "--ignore": ignore or None},
+        {"--camera": camera, "--picture": picture},
+    )
     if model.manifest.kind == "anomaly":
         from limpet.runtime.predictions import scores
 
@@ -84,8 +114,13 @@ def command(
         if not write_json(json_file, scored):
             click.echo(scores.describe(scored))
         return
-    _check_navigation(model, {"--key": key, "--rate-hz": rate_hz, "--label": label,
-                              "--ignore": ignore or None})  # fmt: skip
+    if model.manifest.kind == "grasp":
+        from limpet.runtime.predictions import grasps
+
+        found = grasps.predict_grasps(model, inputs, out, engine, camera=camera, picture=picture)
+        if not write_json(json_file, found):
+            click.echo(grasps.describe(found))
+        return
     from limpet.runtime.predictions import embeddings
 
     embedded = embeddings.predict_embeddings(model, inputs, out, engine)
@@ -93,18 +128,22 @@ def command(
         click.echo(embeddings.describe(embedded))
 
 
-def _check_navigation(model: Bundle, of_recordings: dict[str, object]) -> None:
-    """Refuses other kinds, and options that mean nothing for images."""
+def _check_options(
+    model: Bundle, of_recordings: dict[str, object], of_depth: dict[str, object]
+) -> None:
+    """Refuses kinds that cannot be predicted with, and options that mean nothing for this one."""
     kind = model.manifest.kind
-    if kind != "navigation":
+    takes = {"anomaly": "recordings", "navigation": "images", "grasp": "depth images"}
+    if kind not in takes:
         raise DataError(
-            f"{model.path} is a bundle of kind {kind!r}; this version predicts with anomaly and "
-            "navigation bundles only",
+            f"{model.path} is a bundle of kind {kind!r}; this version predicts with "
+            f"{', '.join(list(takes)[:-1])} and {list(takes)[-1]} bundles only",
             "serve it and ask over the wire: limpet serve CONFIG",
         )
-    given = [name for name, value in of_recordings.items() if value is not None]
-    if given:
-        raise UsageError(
-            f"{', '.join(given)}: an option for recordings, and {model.path} takes images",
-            "leave it out",
-        )
+    for options, meant in ((of_recordings, "recordings"), (of_depth, "depth images")):
+        given = [name for name, value in options.items() if value is not None]
+        if given and takes[kind] != meant:
+            raise UsageError(
+                f"{', '.join(given)}: an option for {meant}, and {model.path} takes {takes[kind]}",
+                "leave it out",
+            )

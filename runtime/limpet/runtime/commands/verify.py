@@ -47,6 +47,10 @@ def command(bundle: Path, engine: str, json_file: Path | None) -> None:
     Verifies digests, shapes and seal, then compares what the engine computes with what training
     computed, in the task's terms. Exits with 1 when anything differs.
 
+    tensorrt and tensorrt-rtx run the plan that `limpet compile` put into the bundle's engines/. One
+    for another GPU, TensorRT or graph is refused: what does not match is named, with the command
+    that builds it anew. On a machine without an NVIDIA GPU they exit with 4.
+
     --json writes: bundle, name, kind, space_id, precision, engine, passed, and checks, a list of
     {name, measured, bound, passed}.
     """

@@ -43,10 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
     except MissingExtraError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    with MobileRobot(options.endpoint, options.model, max_age_s=MAX_AGE_S) as robot:
+    rate_hz = simulator.control_hz if options.speed == "1" else None
+    frame_s = None if rate_hz else 1.0 / simulator.control_hz
+    with MobileRobot(
+        options.endpoint, options.model, max_age_s=MAX_AGE_S, frame_s=frame_s
+    ) as robot:
         sys.stdout.write("ready\n")
         sys.stdout.flush()
-        rate_hz = simulator.control_hz if options.speed == "1" else None
         drive = Drive(simulator, robot, rate_hz, lambda: stopped.is_set)
         numbers = itertools.count() if options.episodes is None else range(options.episodes)
         drive.run(numbers)

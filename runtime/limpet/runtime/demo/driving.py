@@ -49,6 +49,9 @@ class Driver(Protocol):
 
     counts: DriveCounts
 
+    def begin_trip(self) -> None:
+        """The robot was carried elsewhere."""
+
     def now_ns(self) -> int:
         """The clock of capture times."""
 
@@ -194,6 +197,7 @@ class Drive:
     def _episode(self, number: int) -> None:
         simulator, driver, pace = self._simulator, self._driver, self._pace
         senses = simulator.begin(number)
+        driver.begin_trip()
         captured_ns, began_s, ticks = driver.now_ns(), time.monotonic(), 0
         path = [np.asarray(simulator.info["pose"][:2], float)]
         pace.begin()

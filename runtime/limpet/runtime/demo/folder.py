@@ -2,6 +2,7 @@
 
 demo-output/timeline.png      recordings, labels, scores and alerts
 demo-output/trajectories.png  ways of the mobile robot, where a policy is served
+demo-output/grasps.png        what the picking robot saw and was told, where a grasp model is served
 demo-output/summary.json      `limpet.runtime.demo.report.DemoReport`
 demo-output/alerts.jsonl      every alert as it arrived
 demo-output/scores/           one score a streamed row
@@ -25,7 +26,14 @@ from limpet.contracts.errors import UsageError
 MARKER = ".limpet-demo"
 """File that says whose folder it is, and is locked while a demo uses it."""
 
-FILES = ("timeline.png", "trajectories.png", "summary.json", "alerts.jsonl", "serve.toml")
+FILES = (
+    "timeline.png",
+    "trajectories.png",
+    "grasps.png",
+    "summary.json",
+    "alerts.jsonl",
+    "serve.toml",
+)
 FOLDERS = ("scores", "bundles", "runs", "state", "logs")
 
 
@@ -44,6 +52,11 @@ class DemoFolder:
     def trajectories(self) -> Path:
         """The picture of the mobile robot's ways."""
         return self.path / "trajectories.png"
+
+    @property
+    def grasps(self) -> Path:
+        """The picture of what was found to grasp."""
+        return self.path / "grasps.png"
 
     @property
     def summary(self) -> Path:

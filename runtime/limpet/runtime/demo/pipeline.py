@@ -14,11 +14,13 @@ import numpy as np
 from limpet.contracts.errors import MissingExtraError
 from limpet.contracts.messages import Alert
 from limpet.contracts.scores_file import read_scores
+from limpet.runtime.demo import picking
 from limpet.runtime.demo.children import Child, ChildError, Children
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.driving import DriveReport
 from limpet.runtime.demo.folder import DemoFolder
 from limpet.runtime.demo.navigation import MODEL, Navigation, describe, failures_of
+from limpet.runtime.demo.pick import PickReport
 from limpet.runtime.demo.report import DemoReport, StreamReport, group_reports
 from limpet.runtime.demo.results import (
     Streamed,
@@ -53,6 +55,7 @@ class Pipeline:
         speed: Times real time, or `max`; None streams each recording in `STREAM_S`.
         steps: Training steps.
         navigation: Bundle of a policy that drives a simulated robot meanwhile; None: none.
+        grasp: Bundle of a model that a picking robot asks meanwhile; None: none.
     """
 
     def __init__(
@@ -65,11 +68,13 @@ class Pipeline:
         speed: str | None = None,
         steps: int = STEPS,
         navigation: Path | None = None,
+        grasp: Path | None = None,
     ) -> None:
         self._sources, self._folder, self._children = sources, folder, children
         self._console, self._speed, self._steps = console, speed, steps
         self._width = max(len(source.name) for source in sources)
         self._navigation = navigation and Navigation(navigation, folder, children)
+        self._picking = grasp and picking.Picking(grasp, folder, children)
         self._trained: dict[str, Trained] = {}
         self.endpoint = ""
         """Where the server listens, once it does."""
@@ -88,13 +93,14 @@ class Pipeline:
         self._verify()
         self._serve()
         with Watch(self.endpoint, self._sources, self._console, self._folder.alerts) as watch:
-            failures, robot, drive, dropped = self._stream(watch)
+            failures, robot, drive, pick, dropped = self._stream(watch)
             alerts = watch.alerts
         tracks = [self._track(source, alerts) for source in self._sources]
         draw_timeline(self._folder.timeline, tracks)
         streams = [track.report for track in tracks]
         failures += find_failures(streams, robot, dropped)
         failures += failures_of(drive) if drive else []
+        failures += picking.failures_of(pick) if pick else []
         report = DemoReport(
             passed=not failures,
             failures=failures,
@@ -108,6 +114,8 @@ class Pipeline:
             timeline=str(self._folder.timeline),
             navigation=drive,
             trajectories=str(self._folder.trajectories) if drive else "",
+            picking=pick,
+            grasps=str(self._folder.grasps) if pick else "",
         )
         self._folder.summary.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return report
@@ -158,6 +166,8 @@ class Pipeline:
             bundles = {source.name: self._folder.bundle(source.name) for source in self._sources}
             if self._navigation:
                 bundles[MODEL] = self._navigation.bundle
+            if self._picking:
+                bundles[picking.MODEL] = self._picking.bundle
             self._wait(
                 [
                     self._children.limpet(
@@ -172,7 +182,8 @@ class Pipeline:
 
     def _serve(self) -> None:
         with self._console.stage("serve", "one server for all encoders"):
-            config = _config(self._sources, self._navigation.table if self._navigation else "")
+            more = [part.table for part in (self._navigation, self._picking) if part]
+            config = _config(self._sources, more)
             self._folder.config.write_text(config, encoding="utf-8")
             self.server = self._children.limpet("serve", "serve", self._folder.config)
             self._show([self.server])
@@ -182,12 +193,15 @@ class Pipeline:
 
     def _stream(
         self, watch: Watch
-    ) -> tuple[list[str], RobotReport, DriveReport | None, dict[str, int]]:
+    ) -> tuple[list[str], RobotReport, DriveReport | None, PickReport | None, dict[str, int]]:
         """Plays the recordings; what failed, what the robots met, what the server dropped."""
         what = f"sensors play what follows, a robot asks for embeddings {RATE_HZ:g} times a second"
         with self._console.stage("stream", what):
             robot = self._start_robot()
             self._start_mobile_robot()
+            if self._picking:
+                self._picking.start(self.endpoint)
+                self._console.fact(f"a picking robot asks {picking.MODEL} what to grasp")
             sensors = [self._start_sensor(source) for source in self._sources]
             self._show(sensors)
 
@@ -197,6 +211,8 @@ class Pipeline:
                 robot.check_alive()
                 if self._navigation:
                     self._navigation.check_alive()
+                if self._picking:
+                    self._picking.check_alive()
                 watch.step()
 
             self._children.wait(sensors, step, every_s=0.0)
@@ -204,6 +220,9 @@ class Pipeline:
             drive = self._navigation.stop() if self._navigation else None
             if drive:
                 self._fact(MODEL, describe(drive))
+            pick = self._picking.stop() if self._picking else None
+            if pick:
+                self._fact(picking.MODEL, picking.describe(pick))
             status = watch.status()
             self._children.stop(robot)
         dropped = {
@@ -215,7 +234,7 @@ class Pipeline:
         if [alert.sequence for alert in watch.alerts] != list(range(1, len(watch.alerts) + 1)):
             failures.append("alerts did not arrive each once and in order")
         robot_report = read_result(self._folder.logs / "robot.json", RobotReport)
-        return failures, robot_report, drive, dropped
+        return failures, robot_report, drive, pick, dropped
 
     def _start_mobile_robot(self) -> None:
         if not self._navigation:
@@ -319,7 +338,7 @@ def stop_server(pipeline: Pipeline, children: Children) -> list[str]:
     return []
 
 
-def _config(sources: Sequence[Source], more_models: str) -> str:
+def _config(sources: Sequence[Source], more_models: Sequence[str]) -> str:
     tables = [
         '[server]\nname = "demo"\nlisten = ["tcp://127.0.0.1:0"]  # 0 takes a free port\n'
         'publish = ["tcp://127.0.0.1:0"]\nstate_dir = "state"\n'
@@ -328,8 +347,7 @@ def _config(sources: Sequence[Source], more_models: str) -> str:
         f'[[models]]\nname = "{source.name}"\nbundle = "bundles/{source.name}"\n'
         for source in sources
     ]
-    if more_models:
-        tables.append(more_models)
+    tables += more_models
     tables += [
         f'[[streams]]\nmatch = "{source.name}"\nmodel = "{source.name}"\n' for source in sources
     ]

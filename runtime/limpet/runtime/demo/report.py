@@ -12,6 +12,7 @@ from limpet.contracts.messages import Alert
 from limpet.contracts.recordings import Recording
 from limpet.contracts.reports import format_table
 from limpet.runtime.demo.driving import DriveReport
+from limpet.runtime.demo.pick import PickReport
 from limpet.runtime.demo.robot import RobotReport
 from limpet.runtime.demo.sources import Source
 
@@ -122,6 +123,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
         timeline: The picture.
         navigation: What the mobile robot met, None where no policy was served.
         trajectories: The picture of its ways, empty where there is none.
+        picking: What the picking robot met, None where no grasp model was served.
+        grasps: The picture of what it was told to grasp, empty where there is none.
     """
 
     passed: bool
@@ -136,6 +139,8 @@ class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
     timeline: str
     navigation: DriveReport | None = None
     trajectories: str = ""
+    picking: PickReport | None = None
+    grasps: str = ""
 
 
 def group_reports(alerts: Sequence[Alert]) -> list[GroupReport]:
@@ -224,6 +229,16 @@ def format_report(report: DemoReport, sources: Sequence[Source]) -> str:
                 f"stopped {sum(drive.stops.values())} times",
                 _milliseconds(drive.p50_ms),
                 _milliseconds(drive.p99_ms),
+            ]
+        )
+    if (pick := report.picking) is not None:
+        rows.append(
+            [
+                "picking robot",
+                f"{pick.answered:,} of {pick.requests:,} scenes answered, the last by "
+                + (f"no grasp: {pick.nothing}" if pick.nothing else f"{pick.rows} grasps"),
+                _milliseconds(pick.p50_ms),
+                _milliseconds(pick.p99_ms),
             ]
         )
     rows.append(["dropped", f"{dropped}", "", ""])

@@ -11,6 +11,7 @@ import msgspec
 
 from limpet.contracts.incidents import labelled_intervals
 from limpet.contracts.reports import write_json
+from limpet.runtime.demo import picking
 from limpet.runtime.demo.children import Children, termination_interrupts
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.folder import DemoFolder, open_folder
@@ -31,6 +32,7 @@ class DemoOptions:
         keep_serving: Whether the server stays until Ctrl-C.
         json_file: Where the report goes as well.
         navigation: Bundle of a policy that drives a simulated robot; None: none.
+        grasp: Bundle of a model that says what to grasp; None: none.
     """
 
     out: Path
@@ -39,6 +41,7 @@ class DemoOptions:
     keep_serving: bool = False
     json_file: Path | None = None
     navigation: Path | None = None
+    grasp: Path | None = None
 
 
 def run_demo(sources: Sequence[Source], options: DemoOptions) -> bool:
@@ -60,10 +63,14 @@ def run_demo(sources: Sequence[Source], options: DemoOptions) -> bool:
         if options.navigation is not None:
             console.line(f"  {MODEL}: a policy that drives a simulated robot by its camera")
             console.line(f"    {options.navigation}")
+        if options.grasp is not None:
+            console.line(f"  {picking.MODEL}: a model that says what a picking robot should grasp")
+            console.line(f"    {options.grasp}")
         with Children(folder.logs) as children:
             pipeline = Pipeline(
                 sources, folder, children, console,
                 speed=options.speed, steps=options.steps or STEPS, navigation=options.navigation,
+                grasp=options.grasp,
             )  # fmt: skip
             report = pipeline.run()
             if not options.keep_serving:
@@ -116,6 +123,8 @@ def _conclude(
     console.line(f"  picture  {report.timeline}")
     if report.trajectories:
         console.line(f"  ways     {report.trajectories}")
+    if report.grasps:
+        console.line(f"  grasps   {report.grasps}")
     console.line(f"  figures  {folder.summary}")
     console.line(
         f"  bundles  {folder.path / 'bundles'}, to serve again: limpet serve {folder.config}"

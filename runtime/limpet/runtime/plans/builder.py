@@ -5,13 +5,14 @@ Written against what TensorRT 10 and 11 and TensorRT for RTX 1 have in common.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from limpet.contracts.errors import EngineError
 from limpet.contracts.manifest import Manifest
-from limpet.runtime.plans.libraries import Library
+from limpet.runtime.plans.libraries import Library, error_log
 from limpet.runtime.plans.profiles import Sizes
 
 EVERY_S = 5.0
@@ -49,7 +50,7 @@ def build_plan(
         EngineError: The library cannot parse or compile the graph; the message is its own.
     """
     trt = library.trt
-    logger = _logger(trt)
+    logger = error_log(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, logger)
@@ -64,7 +65,7 @@ def build_plan(
         )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    config.progress_monitor = _monitor(trt, report)
+    monitor = config.progress_monitor = _monitor(trt, report)
     if targets := library.targets():
         config.num_compute_capabilities = 1
         config.set_compute_capability(targets[capability], 0)
@@ -74,7 +75,7 @@ def build_plan(
         config.set_timing_cache(cache, ignore_mismatch=False)
     if profile:
         config.add_optimization_profile(_profile(builder, manifest, profile))
-    plan = builder.build_serialized_network(network, config)
+    plan = _interruptible(lambda: builder.build_serialized_network(network, config), monitor)
     if plan is None:
         raise EngineError(
             f"{library.name} {library.version} cannot compile {manifest.name}: "
@@ -83,6 +84,36 @@ def build_plan(
         )
     kept = b"" if cache is None else bytes(cache.serialize())
     return bytes(plan), kept
+
+
+def _interruptible(build: Callable[[], Any], monitor: Any) -> Any:
+    """Builds in a thread of its own, since Ctrl-C is not seen inside the library's call.
+
+    The library is told to stop, and does at its next step.
+    """
+    found: list[Any] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            found.append(build())
+        except BaseException as error:  # noqa: BLE001 (raised where it was asked for)
+            failed.append(error)
+        finally:
+            finished.set()
+
+    # Not `join`: in Python 3.10 and 3.11 one that is interrupted takes the thread for finished.
+    finished = threading.Event()
+    threading.Thread(target=work, name="build").start()
+    try:
+        finished.wait()
+    except BaseException:
+        monitor.cancelled = True
+        finished.wait()
+        raise
+    if failed:
+        raise failed[0]
+    return found[0]
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -103,21 +134,6 @@ def _profile(builder: Any, manifest: Manifest, sizes: Mapping[str, Sizes]) -> An
     return profile
 
 
-def _logger(trt: Any) -> Any:
-    """Keeps the library's last error; its notes tell a user nothing."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # an unknown library's class
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.worst = ""
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.worst = message
-
-    return Logger()
-
-
 def _monitor(trt: Any, report: Report) -> Any:
     """Reports each phase as it begins, and its steps every few seconds: never a silent hour."""
 
@@ -126,6 +142,7 @@ def _monitor(trt: Any, report: Report) -> Any:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
             self.told_s = time.monotonic()
+            self.cancelled = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
@@ -135,7 +152,7 @@ def _monitor(trt: Any, report: Report) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             if time.monotonic() - self.told_s > EVERY_S:
                 self._tell(f"{phase_name}: step {step + 1} of {self.steps.get(phase_name, '?')}")
-            return True
+            return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)

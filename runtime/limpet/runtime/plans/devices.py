@@ -10,9 +10,8 @@ _MAJOR, _MINOR = 75, 76
 
 def gpu_capability() -> str | None:
     """Compute capability of the first GPU (`sm87`), None where there is none."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    driver = _driver()
+    if driver is None:
         return None
     count, device, major, minor = (ctypes.c_int() for _ in range(4))
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
@@ -23,3 +22,18 @@ def gpu_capability() -> str | None:
         if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
             return None
     return f"sm{major.value}{minor.value}"
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """Newest CUDA that the driver knows, as (major, minor); None without a driver."""
+    driver, version = _driver(), ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None

@@ -11,7 +11,7 @@ from limpet.runtime.plans.devices import gpu_capability
 
 Compiler = Literal["tensorrt", "tensorrt-rtx"]
 
-_MODULES: dict[Compiler, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+_MODULES: dict[Compiler, str] = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Library:
             ImpossibleHereError: No such GPU is here, and the library cannot build without it.
         """
         here, known = gpu_capability(), self.targets()
-        listed = ", ".join(sorted(known, key=lambda name: int(name[2:])))
+        listed = self._listed()
         if wanted == "current":
             if here is None:
                 raise ImpossibleHereError(
@@ -72,16 +72,78 @@ class Library:
             )
         return wanted
 
+    def runs_on(self) -> str:
+        """The compute capability of this machine's GPU, which is to run a plan.
+
+        Raises:
+            ImpossibleHereError: There is none, or the library does not know it.
+        """
+        here = require_gpu(self.name)
+        if self.name == "tensorrt-rtx" and here not in self.targets():
+            raise ImpossibleHereError(
+                f"TensorRT for RTX {self.version} does not run on {here}, only on {self._listed()}",
+                "take engine tensorrt, or onnxruntime",
+            )
+        return here
+
+    def _listed(self) -> str:
+        return ", ".join(sorted(self.targets(), key=lambda name: int(name[2:])))
+
+
+def require_gpu(engine: Compiler) -> str:
+    """The compute capability of this machine's GPU.
+
+    Raises:
+        ImpossibleHereError: It has none.
+    """
+    here = gpu_capability()
+    if here is None:
+        raise ImpossibleHereError(
+            f"{engine} runs on an NVIDIA GPU, and this machine has none, or no NVIDIA driver",
+            "run it on the device that will serve the bundle; here engine onnxruntime runs",
+        )
+    return here
+
+
+def error_log(trt: Any) -> Any:
+    """A logger that keeps the library's last error as `worst`; its notes tell a user nothing."""
+
+    class ErrorLog(trt.ILogger):  # type: ignore[misc]  # an unknown library's class
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.worst = ""
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.worst = message
+
+    return ErrorLog()
+
+
+def usual_compiler() -> Compiler:
+    """The one that compiles for this machine: TensorRT for RTX where it is installed and knows the
+    GPU, or there is none; else TensorRT, which a Jetson has.
+    """
+    here = gpu_capability()
+    for name in _MODULES:
+        try:
+            library = load_library(name)
+        except MissingExtraError:
+            continue
+        if here is None or not library.targets() or here in library.targets():
+            return name
+    return "tensorrt-rtx"
+
 
 def load_library(name: Compiler) -> Library:
     """Loads one of the two.
 
     Raises:
-        MissingExtraError: It is not installed.
+        MissingExtraError: It is not installed, or only its bindings are.
     """
     try:
         return Library(name, importlib.import_module(_MODULES[name]))
-    except ModuleNotFoundError as error:
+    except (ImportError, OSError) as error:
         missing = MissingExtraError("tensorrt", _MODULES[name])
         if name == "tensorrt":
             missing.hint = (

@@ -19,6 +19,8 @@ class Sizes(NamedTuple):
 
 BATCH = Sizes(1, 1, 64)
 """Of the axis `batch`: robots ask for one at a time."""
+VIEWS = Sizes(1, 2, 2)
+"""Of the axis `views`: a reference view, and an auxiliary one where there is one."""
 OTHER = Sizes(1, 16, 1024)
 """Of any other, such as the rows of a stream's chunk."""
 
@@ -57,5 +59,6 @@ def profile_of(manifest: Manifest, given: Mapping[str, Sizes]) -> dict[str, Size
             f"{manifest.name} has no axis {', '.join(sorted(unknown))}",
             f"its axes: {', '.join(sorted(axes)) or 'none, all sizes are fixed'}",
         )
-    usual = {axis: BATCH if axis == "batch" else OTHER for axis in sorted(axes)}
+    named = {"batch": BATCH, "views": VIEWS}
+    usual = {axis: named.get(axis, OTHER) for axis in sorted(axes)}
     return {**usual, **given}

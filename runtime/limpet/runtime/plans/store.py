@@ -15,6 +15,7 @@ import msgspec
 from limpet.contracts.bundle import ENGINES, Bundle
 from limpet.contracts.errors import EngineError
 from limpet.runtime.plans.key import PlanKey, Sidecar
+from limpet.runtime.plans.libraries import Compiler
 
 
 class PlanStore:
@@ -77,8 +78,12 @@ class PlanStore:
 
         The lock goes with its process, however that ends.
         """
-        self.folder.mkdir(exist_ok=True)
-        with (self.folder / ".lock").open("wb") as file:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            file = (self.folder / ".lock").open("wb")
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -99,12 +104,24 @@ class PlanStore:
         return f"{wanted}; {path.name} has {'; '.join(differences)}"
 
     def _rebuild(self, key: PlanKey) -> str:
-        return f"build it with: limpet compile {self._bundle.path} --engine {key.engine}"
+        return f"build it with: {compile_command(self._bundle, key.engine)}"
+
+
+def compile_command(bundle: Bundle, engine: Compiler) -> str:
+    """The command that builds a bundle's plan."""
+    return f"limpet compile {bundle.path} --engine {engine}"
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file in one step: at no moment is there half of it at `path`."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    """Writes a file in one step: at no moment is there half of it at `path`.
+
+    Raises:
+        EngineError: It cannot be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -112,6 +129,16 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
         raise
+
+
+def _unwritable(path: Path, error: OSError) -> EngineError:
+    return EngineError(
+        f"{path} cannot be written: {error.strerror}",
+        "a plan is kept beside its model: let this user write there, or copy the bundle to where "
+        "it can be written",
+    )

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from limpet.training.anomaly.config import AnomalyConfig
+from limpet.training.commands.train_grasp import grasp
+from limpet.training.commands.train_options import (
+    check_extra,
+    device_option,
+    force_option,
+    json_option,
+    out_option,
+    resume_option,
+    seed_option,
+)
 from limpet.training.navigation.config import NavigationConfig
 
 if TYPE_CHECKING:
@@ -19,36 +29,12 @@ if TYPE_CHECKING:
 _TSB_AD_NAME = re.compile(r"_tr_(?P<rows>[1-9]\d*)_1st_\d+\.csv$", re.ASCII)
 
 
-# Options of every encoder.
-_out_option = click.option(
-    "--out",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Folder to write; refused if it exists.",
-)
-_device_option = click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True
-)
-_seed_option = click.option(
-    "--seed", type=click.IntRange(min=0), help="Seed of all randomness [default: 0]."
-)
-_resume_option = click.option(
-    "--resume", is_flag=True, help="Go on with an interrupted run at --out."
-)
-_force_option = click.option("--force", is_flag=True, help="Replace a run at --out.")
-_json_option = click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
-
-
 @click.group("train")
 def command() -> None:
     """Trains an encoder on your own data and writes a RUN, which `limpet export` packs."""
+
+
+command.add_command(grasp)
 
 
 @command.command("anomaly")
@@ -59,7 +45,7 @@ def command() -> None:
     metavar="PATH",
     help="Recording of normal operation (.csv, .npy, .npz, .mat, …), or a folder of them.",
 )
-@_out_option
+@out_option
 @click.option(
     "--config",
     "config_file",
@@ -67,7 +53,7 @@ def command() -> None:
     metavar="FILE",
     help="TOML file with what differs from the defaults (limpet.training.anomaly.config).",
 )
-@_device_option
+@device_option
 @click.option(
     "--train-rows",
     type=click.IntRange(min=1),
@@ -101,15 +87,15 @@ def command() -> None:
     metavar="NUMBER",
     help="Incidents that normal operation may open in a day; sets the threshold instead.",
 )
-@_seed_option
+@seed_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help=f"Training steps [default: {AnomalyConfig().steps}].",
 )
-@_resume_option
-@_force_option
-@_json_option
+@resume_option
+@force_option
+@json_option
 def anomaly(
     data: Path,
     out: Path,
@@ -159,7 +145,7 @@ def anomaly(
     config = msgspec.structs.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
-    _check_extra()
+    check_extra()
     from limpet.training.anomaly.train import train_anomaly
 
     announced = _announced_prefix(data) if train_rows is None else ()
@@ -207,7 +193,7 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     metavar="PATH",
     help="Folder of pairs, or a recording with camera and LiDAR (or a folder of them).",
 )
-@_out_option
+@out_option
 @click.option(
     "--config",
     "config_file",
@@ -215,16 +201,16 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     metavar="FILE",
     help="TOML file with what differs from the defaults (limpet.training.navigation.config).",
 )
-@_device_option
-@_seed_option
+@device_option
+@seed_option
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
     help=f"Training steps [default: {NavigationConfig().steps}].",
 )
-@_resume_option
-@_force_option
-@_json_option
+@resume_option
+@force_option
+@json_option
 def navigation(
     data: Path,
     out: Path,
@@ -259,7 +245,7 @@ def navigation(
     config = msgspec.structs.replace(
         config, **{name: value for name, value in given.items() if value is not None}
     )
-    _check_extra()
+    check_extra()
     from limpet.training.navigation.train import train_navigation
 
     report = train_navigation(
@@ -279,21 +265,6 @@ def navigation(
         click.echo(_describe_navigation(report))
 
 
-def _check_extra() -> None:
-    """Names the extra where what trains is not installed.
-
-    Raises:
-        MissingExtraError: It is not.
-    """
-    from limpet.contracts.errors import MissingExtraError
-
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("training", error.name or "torch") from error
-
-
 def _describe_navigation(report: NavigationReport) -> str:
     return "\n".join(
         [
@@ -302,6 +273,7 @@ def _describe_navigation(report: NavigationReport) -> str:
             f"{report.seconds:.0f} s; {report.weights} weights",
             *(f"{name}: {value:.3f}" for name, value in report.metrics.items()),
             f"next: limpet evaluate navigation {report.run} --data PATH",
+            f"      python -m limpet.training.navigation.policy_train {report.run}",
             f"      limpet export {report.run} --out BUNDLE",
         ]
     )

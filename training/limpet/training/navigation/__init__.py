@@ -21,11 +21,14 @@ environment   PointGoal for Gymnasium
 controllers   hand-written drivers: upper bound, reactive, blind
 trajectories  recorded episodes
 pairs         the same pose in several appearances, for contrastive training
-teacher       the LiDAR driver shows a policy how to drive while it learns
-policy        the network that drives; with an encoder, one graph
+teacher       the LiDAR driver shows a policy how to drive, and what there is to remember
+policy        the network that remembers and drives; with an encoder, one graph
 policy_config what can be chosen when training it
 senses        what it perceives: embedding, LiDAR, nothing, pixels
-sac           Soft Actor-Critic: environments stepped together, what a learner keeps
+fleet         environments that are stepped together, and what each trip remembers
+imitation     following the teacher, through time
+sac           Soft Actor-Critic, from where imitation came to
+course        the stages of a training, from checkpoint to checkpoint
 policy_train  all of that into a RUN
 policy_evaluation  success rate and SPL on the same episodes for every policy
 maps          trips from above

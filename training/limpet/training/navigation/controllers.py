@@ -150,6 +150,10 @@ class Gaps:
         self._last = pose[2] + best
         return _towards(self._robot, best)
 
+    def heading(self, pose: Float64) -> float:
+        """The direction chosen last, robot frame, rad; straight ahead before any choice."""
+        return 0.0 if self._last is None else wrapped(self._last - pose[2])
+
 
 def _towards(robot: Robot, bearing: float) -> Speeds:
     """Turns to a bearing, and drives as far as it lies ahead."""

@@ -180,6 +180,7 @@ def _door(
     width = rng.uniform(1.3, 1.9) if passage else rng.uniform(0.85, 1.0)
     top = rng.uniform(2.15, height - 0.2) if passage else DOOR_HEIGHT_M
     margin = 0.25 + WALL_M
+    width = min(width, stop - start - 2 * margin)  # the widest passages, in the shortest walls
     at = rng.uniform(start + margin, stop - margin - width)
     return Opening("passage" if passage else "door", axis, line, at, at + width, 0.0, top, rooms)
 

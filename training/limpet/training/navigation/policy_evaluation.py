@@ -32,9 +32,11 @@ HELD_OUT = PointGoalConfig(layouts=(4000, 4040), appearance_set="policy", appear
 """What anything is chosen by: layouts of its own, appearances of the policy's training."""
 
 RESAMPLES = 2000
+Float32 = NDArray[np.float32]
 
-Drive = Callable[[Sequence[Observation]], NDArray[np.float32]]
-"""From observations to the environment's actions, each within ±1. n → (n, 2)"""
+Drive = Callable[[Sequence[Observation], Float32], tuple[Float32, Float32]]
+"""From observations, and what was remembered before each (zeros at first), to the environment's
+actions, each within ±1, and what to remember. n, (n, M) → (n, 2), (n, M)"""
 
 
 class Trip(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,12 +127,18 @@ def evaluate_policy(
     """
 
     @torch.inference_mode()
-    def drive(seen: Sequence[Observation]) -> NDArray[np.float32]:
-        actions: NDArray[np.float32] = actor.act(inputs_of(actor, perceive, seen)).numpy()
-        return actions
+    def drive(seen: Sequence[Observation], memory: Float32) -> tuple[Float32, Float32]:
+        state = actor.state(inputs_of(actor, perceive, seen), torch.from_numpy(memory))
+        return actor.act(state).numpy(), actor.memory_of(state).numpy()
 
     return evaluate_driver(
-        drive, perceive.needs, task, episodes=episodes, at_once=at_once, library=library
+        drive,
+        perceive.needs,
+        task,
+        memory=actor.memory,
+        episodes=episodes,
+        at_once=at_once,
+        library=library,
     )
 
 
@@ -139,6 +147,7 @@ def evaluate_driver(
     needs: Sequence[Sense],
     task: PointGoalConfig = UNSEEN,
     *,
+    memory: int = 0,
     episodes: int = 200,
     at_once: int = 8,
     library: SceneLibrary | None = None,
@@ -151,6 +160,7 @@ def evaluate_driver(
         drive: What drives.
         needs: What it must observe beside goal and motion.
         task: Layouts and appearances.
+        memory: M, numbers that it remembers from one command to the next.
         episodes: How many.
         at_once: How many are driven together.
         library: Scenes.
@@ -171,7 +181,7 @@ def evaluate_driver(
         for start in range(0, episodes, at_once):
             numbers = order[start : start + at_once]
             envs = [PointGoalEnv(task, library=library) for _ in numbers]
-            trips += _drive(drive, envs, numbers)
+            trips += _drive(drive, envs, numbers, memory)
     trips.sort(key=lambda trip: trip.number)
     appearances = sorted({trip.appearance for trip in trips})
     return Evaluation(
@@ -185,7 +195,9 @@ def evaluate_driver(
     )
 
 
-def _drive(drive: Drive, envs: Sequence[PointGoalEnv], numbers: Sequence[int]) -> list[Trip]:
+def _drive(
+    drive: Drive, envs: Sequence[PointGoalEnv], numbers: Sequence[int], memory: int
+) -> list[Trip]:
     """Some episodes together, each to its end."""
     seen = {
         number: env.reset(seed=number, options=_scene_of(number, env.config))[0]
@@ -193,9 +205,13 @@ def _drive(drive: Drive, envs: Sequence[PointGoalEnv], numbers: Sequence[int]) -
     }
     driving = dict(zip(numbers, envs, strict=True))
     paths = {number: [_place(env)] for number, env in driving.items()}
+    remembered = {number: np.zeros(memory, np.float32) for number in numbers}
     trips = {}
     while driving:
-        actions = drive([seen[number] for number in driving])
+        actions, memories = drive(
+            [seen[number] for number in driving], np.stack([remembered[n] for n in driving])
+        )
+        remembered = dict(zip(driving, memories, strict=True))
         for (number, env), action in zip(list(driving.items()), actions, strict=True):
             seen[number], _, terminated, truncated, info = env.step(action)
             paths[number].append(_place(env))

@@ -1,13 +1,14 @@
-"""Training a policy: demonstrations, then Soft Actor-Critic, into a RUN's folder `policy`.
+"""Training a policy: by its teacher's drives, by its own with advice, by Soft Actor-Critic.
 
     RUN/policy/policy.json             `PolicyRecord`, written last
     RUN/policy/weights.safetensors     the network (`policy.Actor`)
     RUN/policy/metrics.jsonl           figures by command, and as events in `tensorboard/`
     RUN/policy/checkpoint.safetensors  where to resume; gone once training is done
 
-Training goes in stages, from one checkpoint to the next. A stage begins with new episodes, and all
-its randomness follows from the seed and its number: a training that was killed goes on from its
-last checkpoint and ends with the same weights, on the same machine.
+Training goes in stages, from one checkpoint to the next: a demonstration, the rounds of imitation,
+and pieces of reinforcement. A stage begins with new episodes, and all its randomness follows from
+the seed and its number: a training that was killed goes on from its last checkpoint and ends with
+the same weights, on the same machine.
 
     python -m limpet.training.navigation.policy_train RUN [--config FILE] [--textures DIR] …
 """
@@ -23,24 +24,30 @@ import click
 import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from limpet.contracts.errors import DataError, UsageError
-from limpet.training.metrics_log import metrics_log
+from limpet.training.navigation.course import Course, commands_of
 from limpet.training.navigation.encoder import Encoder, load_encoder
 from limpet.training.navigation.environment import Observation, PointGoalEnv
+from limpet.training.navigation.fleet import Fleet
+from limpet.training.navigation.imitation import Imitator
 from limpet.training.navigation.policy import EMBEDDING, Actor, Eyes, read_actor, write_actor
 from limpet.training.navigation.policy_config import PolicyConfig
-from limpet.training.navigation.sac import Fleet, Learner
 from limpet.training.navigation.scenes import SceneLibrary
-from limpet.training.navigation.senses import inputs_of, perception
-from limpet.training.progress import Report, progress
-from limpet.training.run import CHECKPOINT, WEIGHTS, library_versions, write_whole
+from limpet.training.navigation.senses import perception
+from limpet.training.progress import progress
+from limpet.training.run import (
+    CHECKPOINT,
+    POLICY,
+    POLICY_RECORD,
+    WEIGHTS,
+    library_versions,
+    write_whole,
+)
 from limpet.training.settings import read_settings
 from limpet.training.threads import one_thread
 
-FOLDER, RECORD = "policy", "policy.json"
+FOLDER, RECORD = POLICY, POLICY_RECORD
 
 
 class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,6 +100,12 @@ def load_policy(run: Path | str) -> Policy | None:
             'train it with sense = "embedding"',
         )
     return Policy(actor, record)
+
+
+def write_record(run: Path | str, record: PolicyRecord) -> None:
+    """Writes the record of a RUN's policy."""
+    content = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+    write_whole(Path(run) / FOLDER / RECORD, content)
 
 
 class Schedule:
@@ -164,17 +177,17 @@ def train_policy(
         library = SceneLibrary(textures, painted=2 * config.environments)
     envs = [PointGoalEnv(task, library=library) for _ in range(config.environments)]
     eyes = Eyes() if config.sense == "pixels" else None
-    actor = Actor(perceive.features, config.width, task.robot, eyes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        actor = Actor(perceive.features, config.width, task.robot, eyes, config.memory)
+        imitator = Imitator(actor, config)
     schedule = Schedule(envs, config)
-    fleet = Fleet(
-        envs, lambda seen: inputs_of(actor, perceive, seen), schedule.begin, actor.inputs_size
-    )
+    fleet = Fleet(envs, actor, perceive, schedule.begin)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    with one_thread(), progress("policy", config.steps) as report:
-        learner = Learner(fleet, config)
-        figures = _learn(folder, config, learner, schedule, report)
-    learner.copy_to(actor)
+    with one_thread(), progress("policy", commands_of(config)) as report:
+        course = Course(folder, config, actor, fleet, imitator)
+        figures = course.run(schedule, report)
     write_actor(folder / WEIGHTS, actor)
     record = PolicyRecord(
         config=config,
@@ -182,62 +195,9 @@ def train_policy(
         seconds=round(time.monotonic() - began, 1),
         versions=library_versions("stable-baselines3", "torch", "gymnasium", "limpet"),
     )
-    write_whole(folder / RECORD, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+    write_record(run, record)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return actor.eval()
-
-
-def _learn(
-    folder: Path, config: PolicyConfig, learner: Learner, schedule: Schedule, report: Report
-) -> dict[str, float]:
-    """All stages that are left: the first demonstrates, the others learn."""
-    identity = msgspec.json.encode(config)
-    figures: dict[str, float] = {}
-    stage = _restore(folder / CHECKPOINT, identity, learner)
-    done = max(0, stage - 1) * config.checkpoint_steps
-    with metrics_log(folder, done) as log:
-        while done < config.steps:
-            schedule.begin_stage(stage)
-            rng = np.random.default_rng([config.seed, stage])
-            if stage == 0:
-                figures = learner.demonstrate(rng)
-            else:
-                commands = min(config.checkpoint_steps, config.steps - done)
-                figures = learner.learn(commands, rng, progress=done / config.steps)
-                done += commands
-            stage += 1
-            log(done, figures)
-            _save(folder / CHECKPOINT, identity, stage, learner)
-            if done:
-                report(done, f"success {figures['success']:.2f}")
-    return figures
-
-
-def _save(path: Path, identity: bytes, stage: int, learner: Learner) -> None:
-    tensors = learner.state()
-    tensors["identity"] = torch.frombuffer(bytearray(identity), dtype=torch.uint8)
-    tensors["stage"] = torch.tensor(stage)
-    write_whole(path, save(tensors))
-
-
-def _restore(path: Path, identity: bytes, learner: Learner) -> int:
-    """The stage to go on with, 0 without a checkpoint."""
-    if not path.exists():
-        return 0
-    try:
-        tensors = load(path.read_bytes())
-        if bytes(tensors["identity"].numpy()) != identity:
-            raise DataError(
-                f"{path} was begun with another configuration",
-                f"repeat the first command, or remove {path.parent} and begin anew",
-            )
-        learner.restore(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{path} is no checkpoint of this policy: {error}",
-            f"remove {path.parent} and begin anew",
-        ) from error
-    return int(tensors["stage"])
 
 
 @click.command()

@@ -1,140 +1,35 @@
-"""Soft Actor-Critic by Stable-Baselines3: its environments, and what a learner keeps.
+"""Soft Actor-Critic by Stable-Baselines3, from where imitation has brought a policy.
 
-Dimension legend: n environments, D inputs of the policy's network.
+What is learnt is the perceptron that drives. What it sees and remembers, its state, is final: a
+replay buffer can keep it.
+
+Dimension legend: n environments, S state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.logger import configure
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from limpet.training.navigation.environment import Observation, PointGoalEnv
-from limpet.training.navigation.policy import CONDITIONED, EMBEDDING, Actor, Eyes
+from limpet.training.navigation.fleet import Fleet
+from limpet.training.navigation.imitation import Trip, remembered
+from limpet.training.navigation.policy import Actor
 from limpet.training.navigation.policy_config import PolicyConfig
-from limpet.training.navigation.teacher import Disturbance, Teacher
 
 Float32 = NDArray[np.float32]
 
 BUFFERED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 """Arrays of the replay buffer."""
-
-
-class Fleet(VecEnv):
-    """Environments of one process that are perceived in one batch.
-
-    Args:
-        envs: The environments.
-        inputs: The policy's inputs of observations. → (n, D)
-        begin: Resets the environment of a place.
-        size: D.
-
-    Attributes:
-        hint: What the teacher would do now. (n, 2)
-        taught: What it would have done in place of the last actions. (n, 2)
-    """
-
-    def __init__(
-        self,
-        envs: Sequence[PointGoalEnv],
-        inputs: Callable[[Sequence[Observation]], Tensor],
-        begin: Callable[[int], Observation],
-        size: int,
-    ) -> None:
-        self.envs, self._inputs, self._reset = envs, inputs, begin
-        self._teacher = Teacher(envs)
-        space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        super().__init__(len(envs), space, envs[0].action_space)
-        self._actions = self.hint = self.taught = np.zeros((len(envs), 2), np.float32)
-        self._ends: list[dict[str, Any]] = []
-
-    def reset(self) -> Float32:
-        """Begins an episode everywhere."""
-        self._ends = []
-        rows = self._inputs([self._begin(i) for i in range(self.num_envs)]).numpy()
-        self.hint = self._teacher.actions()
-        return rows
-
-    def step_async(self, actions: Float32) -> None:
-        """Takes the actions of the next step."""
-        self._actions, self.taught = actions, self.hint
-
-    def step_wait(self) -> tuple[Float32, Float32, NDArray[np.bool_], list[dict[str, Any]]]:
-        """Steps everywhere; where an episode ends the next one begins."""
-        rewards = np.zeros(self.num_envs, np.float32)
-        infos: list[dict[str, Any]] = []
-        seen: list[Observation] = []
-        last: dict[int, Observation] = {}
-        for i, env in enumerate(self.envs):
-            observed, rewards[i], terminated, truncated, info = env.step(self._actions[i])
-            if terminated or truncated:
-                last[i] = observed
-                self._ends.append(info)
-                observed = self._begin(i)
-            seen.append(observed)
-            infos.append({**info, "TimeLimit.truncated": truncated})
-        rows = self._inputs([*seen, *last.values()]).numpy()
-        for i, row in zip(last, rows[self.num_envs :], strict=True):
-            infos[i]["terminal_observation"] = row
-        self.hint = self._teacher.actions()
-        dones = np.isin(np.arange(self.num_envs), list(last))
-        return rows[: self.num_envs], rewards, dones, infos
-
-    def _begin(self, place: int) -> Observation:
-        observed = self._reset(place)
-        self._teacher.begin(place)
-        return observed
-
-    def outcome(self) -> dict[str, float]:
-        """Means over the episodes that have ended since `reset`."""
-        names = ("success", "spl", "contacts")
-        means = [np.mean([info[name] for info in self._ends] or [0.0]) for name in names]
-        return {
-            "episodes": float(len(self._ends)),
-            **dict(zip(names, map(float, means), strict=True)),
-        }
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of some environments."""
-        return [getattr(self.envs[i], attr_name) for i in self._get_indices(indices)]
-
-    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
-        """None is."""
-        return [False for _ in self._get_indices(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> NoReturn:
-        """Nobody needs it."""
-        raise NotImplementedError
-
-    def env_method(self, method_name: str, *args: Any, **kwargs: Any) -> NoReturn:
-        """Nobody needs it."""
-        raise NotImplementedError
-
-
-class _Seeing(BaseFeaturesExtractor):
-    """`Eyes` as Stable-Baselines3 wants them; policy and critics have their own."""
-
-    def __init__(self, space: spaces.Box) -> None:
-        super().__init__(space, EMBEDDING + CONDITIONED)
-        self.eyes = Eyes()
-
-    def forward(self, observations: Tensor) -> Tensor:
-        seen: Tensor = self.eyes(observations)
-        return seen
 
 
 class _GuidedSAC(SAC):
@@ -212,21 +107,23 @@ class _GuidedSAC(SAC):
 
 
 class Learner:
-    """A policy that learns in a fleet.
+    """A policy that learns by reinforcement in a fleet; what it remembers stays as it is.
 
     Args:
         fleet: Where it drives.
+        actor: The policy; its perceptron is where learning begins.
         config: How it learns.
+        recorded: Commands that `prefill` will bring.
     """
 
-    def __init__(self, fleet: Fleet, config: PolicyConfig) -> None:
-        self._fleet, self._config = fleet, config
+    def __init__(self, fleet: Fleet, actor: Actor, config: PolicyConfig, recorded: int) -> None:
+        self._fleet, self._actor, self._config = fleet, actor, config
         number = fleet.num_envs
         self._sac = _GuidedSAC(
             "MlpPolicy",
             fleet,
             learning_rate=config.learning_rate,
-            buffer_size=config.demonstrated_steps + config.steps + number * number,
+            buffer_size=recorded + config.steps + number * number,
             learning_starts=0,
             batch_size=config.batch_size,
             gamma=config.discount,
@@ -237,35 +134,55 @@ class Learner:
             policy_kwargs={
                 "net_arch": [config.width] * 2,
                 "optimizer_kwargs": {"fused": True},
-                **({"features_extractor_class": _Seeing} if config.sense == "pixels" else {}),
             },
             seed=config.seed,
             device="cpu",
         )
         self._sac.set_logger(configure(None, []))
+        for own, learnt in self._layers():
+            learnt.load_state_dict(own.state_dict())
+        spread: Any = self._sac.actor.log_std  # a layer, since the spread depends on the state
+        nn.init.zeros_(spread.weight)
+        nn.init.constant_(spread.bias, math.log(config.first_spread))
 
-    def demonstrate(self, rng: np.random.Generator) -> dict[str, float]:
-        """The teacher drives and fills the replay buffer, the actor imitates it, the critics learn.
+    def prefill(self, trips: Sequence[Trip]) -> None:
+        """Fills the replay buffer with trips, as the policy remembers them now.
 
-        Returns:
-            Figures of its episodes.
+        Args:
+            trips: With at least as many commands as there are environments.
         """
-        sac, fleet, config = self._sac, self._fleet, self._config
+        buffer, actor = self._sac.buffer, self._actor
+        inputs = torch.cat([trip.inputs for trip in trips])
+        lengths = np.array([len(trip.inputs) for trip in trips])
+        with torch.no_grad():
+            states = actor.state(inputs, remembered(actor, inputs, lengths)).numpy()
+        last = np.cumsum(lengths) - 1
+        before = np.delete(np.arange(len(inputs)), last)
+        rows = len(before) // buffer.n_envs
+        before = before[: rows * buffer.n_envs]
+        arrived = np.zeros(len(inputs), np.float32)
+        arrived[last - 1] = [trip.terminated for trip in trips]
+        columns = {
+            "observations": states[before],
+            "next_observations": states[before + 1],
+            "actions": torch.cat([trip.actions for trip in trips]).numpy()[: len(before)],
+            "rewards": torch.cat([trip.rewards for trip in trips]).numpy()[: len(before)],
+            "dones": arrived[before],
+        }
+        for name, column in columns.items():
+            array = getattr(buffer, name)
+            array[:rows] = column.reshape(rows, *array.shape[1:])
+        taught = torch.cat([trip.taught for trip in trips]).numpy()[: len(before)]
+        self._sac.taught[:rows] = taught.reshape(rows, *self._sac.taught.shape[1:])
+        buffer.pos = rows
+
+    def judge(self, rng: np.random.Generator) -> None:
+        """The critics learn what the trips in the buffer were worth; the policy stays as it is."""
+        sac, config = self._sac, self._config
         set_random_seed(int(rng.integers(2**31)))
-        disturb = Disturbance(fleet.num_envs, config.demonstration_noise, rng)
-        sac._last_obs = fleet.reset()
-        dones = np.zeros(fleet.num_envs, bool)
-        for _ in range(config.demonstrated_steps // fleet.num_envs):
-            actions = disturb(fleet.hint, dones)
-            fleet.step_async(actions)
-            following, rewards, dones, infos = fleet.step_wait()
-            sac._store_transition(sac.buffer, actions, following, rewards, dones, infos)
-        outcome = fleet.outcome()
-        sac.imitate(config.imitation_steps, config.batch_size)
         sac.actor_rate = 0.0  # a critic that knows nothing yet would undo what was imitated
         sac.train(config.critic_steps, config.batch_size)
         sac.actor_rate = 1.0
-        return outcome
 
     def learn(self, commands: int, rng: np.random.Generator, progress: float) -> dict[str, float]:
         """Drives and descends, from new episodes on.
@@ -292,19 +209,20 @@ class Learner:
             "guidance": sac.guidance,
         }
 
-    def copy_to(self, actor: Actor) -> None:
-        """Gives an actor the weights so far; it drives by the mean of the learnt distribution."""
+    def copy_to_actor(self) -> None:
+        """Gives the actor the weights so far: it drives by the mean of the learnt distribution."""
+        for own, learnt in self._layers():
+            own.load_state_dict(learnt.state_dict())
+
+    def _layers(self) -> list[tuple[nn.Linear, nn.Linear]]:
+        """The actor's layers, each with the one that learns in its place."""
         learnt = self._sac.actor
         assert isinstance(learnt.mu, nn.Linear)
-        layers = [
+        theirs = [
             module for module in (*learnt.latent_pi, learnt.mu) if isinstance(module, nn.Linear)
         ]
-        own = [module for module in actor.layers if isinstance(module, nn.Linear)]
-        for source, target in zip(layers, own, strict=True):
-            target.load_state_dict(source.state_dict())
-        if actor.eyes is not None:
-            assert isinstance(learnt.features_extractor, _Seeing)
-            actor.eyes.load_state_dict(learnt.features_extractor.eyes.state_dict())
+        own = [module for module in self._actor.layers if isinstance(module, nn.Linear)]
+        return list(zip(own, theirs, strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """Everything that learning changes: networks, optimisers, replay buffer."""

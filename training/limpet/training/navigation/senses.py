@@ -126,7 +126,7 @@ def perception(config: PolicyConfig, encoder: Encoder | None) -> Perception:
     return Embedding(encoder)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def inputs_of(actor: Actor, perceive: Perception, seen: Sequence[Observation]) -> Tensor:
     """The network's inputs of observations, in one batch. (n, D)"""
     goal, motion = (

@@ -1,0 +1,402 @@
+"""A GPU and a TensorRT that exist in this process only, as strict as the real ones.
+
+Memory is real memory, so that results can be compared; an address of the one kind is refused where
+the other is wanted, and so is one that was given back. What is put into a stream happens when it is
+waited for, never before. A plan is the ONNX graph, which ONNX Runtime computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto
+
+from limpet.contracts.bundle import Bundle
+from limpet.contracts.errors import EngineError
+from limpet.runtime.plans.key import Sidecar, plan_key
+from limpet.runtime.plans.libraries import Compiler, Library
+from limpet.runtime.plans.profiles import profile_of
+from limpet.runtime.plans.store import PlanStore
+
+GPU = "sm87"
+VERSION = "10.3.0"
+_PLAN = b"plan:"
+_ALIAS = 1 << 60
+"""Added to an address of pinned memory where the GPU sees it."""
+
+Work = Callable[[], None]
+
+
+@dataclass(eq=False)
+class FakeStream:
+    """A queue of work, or of what is being recorded."""
+
+    handle: int
+    queue: list[Work] = field(default_factory=list)
+    recording: list[Work] | None = None
+
+    def __int__(self) -> int:
+        return self.handle
+
+    def put(self, work: Work) -> None:
+        (self.queue if self.recording is None else self.recording).append(work)
+
+
+class FakeDevice:
+    """See `Device`.
+
+    Args:
+        shares_memory: As a Jetson does.
+    """
+
+    def __init__(self, *, shares_memory: bool = False) -> None:
+        self.shares_memory = shares_memory
+        self.calls: Counter[str] = Counter()
+        self.failing: dict[str, str] = {}
+        """Name of a method to the error that its next call raises."""
+        self._memory: dict[str, dict[int, Any]] = {"device": {}, "pinned": {}}
+        self._streams: dict[int, FakeStream] = {}
+        self._records: list[list[Work]] = []
+        self._handles = itertools.count(1)
+
+    @property
+    def held(self) -> dict[str, int]:
+        """What has not been given back."""
+        memory = {kind: len(blocks) for kind, blocks in self._memory.items()}
+        return {**memory, "streams": len(self._streams), "records": len(self._records)}
+
+    def allocate(self, size: int) -> int:
+        return self._allocate("device", "allocate", size)
+
+    def allocate_pinned(self, size: int) -> int:
+        return self._allocate("pinned", "allocate_pinned", size)
+
+    def free(self, address: int) -> None:
+        self._called("free")
+        del self._memory["device"][address]
+
+    def free_pinned(self, address: int) -> None:
+        self._called("free_pinned")
+        del self._memory["pinned"][address]
+
+    def mapped(self, pinned: int) -> int:
+        self._called("mapped")
+        assert self.shares_memory
+        assert pinned in self._memory["pinned"]
+        return pinned + _ALIAS
+
+    def open_stream(self) -> FakeStream:
+        self._called("open_stream")
+        stream = FakeStream(next(self._handles))
+        self._streams[stream.handle] = stream
+        return stream
+
+    def close_stream(self, stream: FakeStream) -> None:
+        self._called("close_stream")
+        del self._streams[stream.handle]
+
+    def to_device(self, target: int, pinned: int, size: int, stream: FakeStream) -> None:
+        self._copy("to_device", self._seen(target, size), self._pinned(pinned, size), size, stream)
+
+    def to_host(self, pinned: int, source: int, size: int, stream: FakeStream) -> None:
+        self._copy("to_host", self._pinned(pinned, size), self._seen(source, size), size, stream)
+
+    def within(self, target: int, source: int, size: int, stream: FakeStream) -> None:
+        self._copy("within", self._seen(target, size), self._seen(source, size), size, stream)
+
+    def clear(self, target: int, size: int, stream: FakeStream) -> None:
+        self._called("clear")
+        address = self._seen(target, size)
+        stream.put(lambda: void(ctypes.memset(address, 0, size)))
+
+    def wait(self, stream: FakeStream) -> None:
+        self._called("wait")
+        assert stream.recording is None, "waiting for a stream that records would never end"
+        queue, stream.queue = stream.queue, []
+        for work in queue:
+            work()
+
+    def begin_recording(self, stream: FakeStream) -> None:
+        self._called("begin_recording")
+        assert stream.recording is None
+        stream.recording = []
+
+    def end_recording(self, stream: FakeStream) -> list[Work]:
+        assert stream.recording is not None
+        recorded, stream.recording = stream.recording, None  # it ends even where that fails
+        self._called("end_recording")
+        self._records.append(recorded)
+        return recorded
+
+    def replay(self, recorded: list[Work], stream: FakeStream) -> None:
+        self._called("replay")
+        assert any(recorded is one for one in self._records), "it was given back"
+        stream.queue += recorded
+
+    def forget(self, recorded: list[Work]) -> None:
+        self._called("forget")
+        self._records = [one for one in self._records if one is not recorded]
+
+    def stream(self, handle: int) -> FakeStream:
+        """The stream of a handle, as TensorRT finds it."""
+        return self._streams[handle]
+
+    def array(self, address: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        """What the GPU sees at an address."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        block = (ctypes.c_uint8 * size).from_address(self._seen(address, size))
+        return np.ctypeslib.as_array(block).view(dtype).reshape(shape)
+
+    def _called(self, name: str) -> None:
+        self.calls[name] += 1
+        if name in self.failing:
+            raise EngineError(f"CUDA: {name}: {self.failing.pop(name)}")
+
+    def _allocate(self, kind: str, name: str, size: int) -> int:
+        assert not any(stream.recording is not None for stream in self._streams.values())
+        assert size > 0
+        self._called(name)
+        block = (ctypes.c_uint8 * size)(*itertools.repeat(0xCD, min(size, 64)))
+        self._memory[kind][ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def _copy(self, name: str, target: int, source: int, size: int, stream: FakeStream) -> None:
+        self._called(name)
+        stream.put(lambda: void(ctypes.memmove(target, source, size)))
+
+    def _pinned(self, address: int, size: int) -> int:
+        return self._inside("pinned", address, size)
+
+    def _seen(self, address: int, size: int) -> int:
+        """Where memory is that the GPU may use."""
+        if address >= _ALIAS:
+            assert self.shares_memory
+            return self._inside("pinned", address - _ALIAS, size)
+        return self._inside("device", address, size)
+
+    def _inside(self, kind: str, address: int, size: int) -> int:
+        for start, block in self._memory[kind].items():
+            if start <= address and address + size <= start + len(block):
+                return address
+        raise AssertionError(f"{size} bytes at {address:#x} are not in {kind} memory")
+
+
+def void(_: object) -> None:
+    """Work gives nothing back."""
+
+
+class DataType(enum.Enum):
+    FLOAT, HALF, INT8, INT32, BOOL, UINT8, INT64, FP4 = range(8)
+
+
+class TensorIOMode(enum.Enum):
+    NONE, INPUT, OUTPUT = range(3)
+
+
+class TensorLocation(enum.Enum):
+    DEVICE, HOST = range(2)
+
+
+_TYPES = {
+    TensorProto.FLOAT: (DataType.FLOAT, "float32"),
+    TensorProto.FLOAT16: (DataType.HALF, "float16"),
+    TensorProto.INT8: (DataType.INT8, "int8"),
+    TensorProto.UINT8: (DataType.UINT8, "uint8"),
+    TensorProto.INT32: (DataType.INT32, "int32"),
+    TensorProto.INT64: (DataType.INT64, "int64"),
+    TensorProto.BOOL: (DataType.BOOL, "bool"),
+}
+
+
+class FakeTensorRT:
+    """The library's module: those of its names that an engine uses.
+
+    Args:
+        device: The GPU that it computes on.
+        name: Which of the two libraries.
+    """
+
+    __version__ = VERSION
+    DataType, TensorIOMode, TensorLocation = DataType, TensorIOMode, TensorLocation
+
+    class ILogger:
+        """A base class for loggers, as the library's is."""
+
+        ERROR, INTERNAL_ERROR, WARNING = range(3)
+
+    def __init__(self, device: FakeDevice, name: Compiler = "tensorrt") -> None:
+        self.device, self.name = device, name
+        self.contexts = 0
+        self.most_contexts = 99
+        self.capturable = True
+        self.moves_outputs_to_host = False
+        if name == "tensorrt-rtx":
+            self.ComputeCapability = SimpleNamespace(__members__={GPU.upper(): 1})
+
+    def Runtime(self, logger: Any) -> Any:  # noqa: N802 (the library's name)
+        """Its class `Runtime`."""
+        return SimpleNamespace(
+            deserialize_cuda_engine=lambda plan: self._engine(plan, logger), logger=logger
+        )
+
+    def _engine(self, plan: bytes, logger: Any) -> FakeEngine | None:
+        if not plan.startswith(_PLAN):
+            logger.log(self.ILogger.ERROR, "the plan is of another version")
+            return None
+        return FakeEngine(self, plan.removeprefix(_PLAN), logger)
+
+
+class FakeEngine:
+    """An `ICudaEngine`."""
+
+    def __init__(self, library: FakeTensorRT, model: bytes, logger: Any) -> None:
+        self.library, self.logger = library, logger
+        graph = onnx.load_from_string(model).graph
+        self.inputs = {value.name: value for value in graph.input}
+        self.tensors = {**self.inputs, **{value.name: value for value in graph.output}}
+        self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> DataType:
+        # Of others the real parser makes no plan; none of ours are called so.
+        element = self.tensors[name].type.tensor_type.elem_type
+        return _TYPES[element][0] if element in _TYPES else DataType.FP4
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        dims = self.tensors[name].type.tensor_type.shape.dim
+        return [-1 if dim.HasField("dim_param") else dim.dim_value for dim in dims]
+
+    def get_tensor_location(self, name: str) -> TensorLocation:
+        moved = self.library.moves_outputs_to_host and name not in self.inputs
+        return TensorLocation.HOST if moved else TensorLocation.DEVICE
+
+    def create_execution_context(self) -> FakeContext | None:
+        if self.library.contexts >= self.library.most_contexts:
+            self.logger.log(self.library.ILogger.ERROR, "out of memory")
+            return None
+        self.library.contexts += 1
+        return FakeContext(self, first=self.library.contexts == 1)
+
+
+class FakeContext:
+    """An `IExecutionContext`."""
+
+    def __init__(self, engine: FakeEngine, *, first: bool) -> None:
+        self.engine = engine
+        self.active_optimization_profile = 0 if first else -1
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        self._settled = False
+        self._changes = 0
+        if engine.library.name == "tensorrt-rtx":
+            self.is_stream_capturable = lambda handle: engine.library.capturable
+
+    def set_optimization_profile_async(self, index: int, handle: int) -> bool:
+        self.engine.library.device.stream(handle)
+        self.active_optimization_profile = index
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self._addresses[name] = address
+        self._changes += 1
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self.active_optimization_profile == 0, "no profile was chosen"
+        wanted = self.engine.get_tensor_shape(name)
+        if len(shape) != len(wanted):
+            return False
+        self._shapes[name] = tuple(shape)
+        self._settled = False
+        self._changes += 1
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        return [name for name in self.engine.inputs if name not in self._shapes]
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        """By the names of axes, which inputs and outputs share."""
+        sizes: dict[str, int] = {}
+        for known, shape in self._shapes.items():
+            dims = self.engine.tensors[known].type.tensor_type.shape.dim
+            sizes |= {dim.dim_param: size for dim, size in zip(dims, shape, strict=True)}
+        dims = self.engine.tensors[name].type.tensor_type.shape.dim
+        return [sizes[dim.dim_param] if dim.dim_param else dim.dim_value for dim in dims]
+
+    def execute_async_v3(self, handle: int) -> bool:
+        library = self.engine.library
+        stream = library.device.stream(handle)
+        if stream.recording is not None and not self._settled:
+            # After a change of sizes the first run does work that must not be recorded.
+            self.engine.logger.log(library.ILogger.ERROR, "not permitted while recording")
+            return False
+        if self._addresses.keys() != self.engine.tensors.keys():
+            self.engine.logger.log(library.ILogger.ERROR, "a tensor has no address")
+            return False
+        shapes = {name: tuple(self.get_tensor_shape(name)) for name in self.engine.tensors}
+        changes, self._settled = self._changes, True
+
+        def compute() -> None:
+            assert changes == self._changes, "the context was changed after it was recorded"
+            arrays = {
+                name: library.device.array(
+                    self._addresses[name], _TYPES[value.type.tensor_type.elem_type][1], shapes[name]
+                )
+                for name, value in self.engine.tensors.items()
+            }
+            inputs = {name: arrays[name] for name in self.engine.inputs}
+            outputs = [name for name in self.engine.tensors if name not in inputs]
+            values = self.engine.session.run(outputs, inputs)
+            for name, value in zip(outputs, values, strict=True):
+                arrays[name][...] = value
+
+        stream.put(compute)
+        return True
+
+
+def fake_library(device: FakeDevice, name: Compiler = "tensorrt") -> Library:
+    """The library on a fake GPU."""
+    return Library(name, FakeTensorRT(device, name))
+
+
+def fake_compile(bundle: Bundle, name: Compiler = "tensorrt", **changed: str) -> bytes:
+    """Puts a plan into a bundle's `engines/`; `changed` parts of its key are another device's."""
+    key = plan_key(
+        bundle,
+        changed.get("compute_capability", GPU),
+        name,
+        changed.get("library_version", VERSION),
+    )
+    plan = _PLAN + bundle.model_path.read_bytes()
+    store = PlanStore(bundle)
+    sidecar = Sidecar(
+        key=key,
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        profile=profile_of(bundle.manifest, {}),
+        workspace_bytes=1,
+        build_s=0.0,
+    )
+    with store.locked():
+        store.write(plan, sidecar)
+    return plan

@@ -1,0 +1,85 @@
+"""What a sample is changed by before a training step sees it.
+
+Dimension legend: v views, N points of a view, n objects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limpet.training.grasp.config import GraspConfig
+from limpet.training.grasp.samples import Sample
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A sample as one training step sees it.
+
+    Attributes:
+        points: With noise, in the turned frame. (v, N, 3)
+        exact: Without noise, in the same frame. (v, N, 3)
+        rotations: Of each object in that frame. (n, 3, 3)
+        origins: Of each object in that frame. (n, 3)
+    """
+
+    points: Float32
+    exact: Float32
+    rotations: Float64
+    origins: Float64
+
+    @property
+    def views(self) -> int:
+        """How many views are left."""
+        return len(self.points)
+
+
+def augment(sample: Sample, config: GraspConfig, rng: np.random.Generator) -> Seen:
+    """Leaves a view out, turns the camera, and adds noise.
+
+    The turn is about the optical axis and then by a little about another: the network sees offsets
+    alone, so where the frame's origin lies does not matter. Noise is of each point, and of the
+    auxiliary camera's pose, which a robot knows to a millimetre or two.
+    """
+    exact = sample.points
+    if len(exact) > 1 and rng.random() < config.single_share:
+        exact = exact[:1]
+    roll, tilt = np.deg2rad([config.roll_deg, config.tilt_deg])
+    turn = _turn(_across(rng), tilt * rng.uniform(-1, 1)) @ _turn(
+        np.array([0.0, 0.0, 1.0]), roll * rng.uniform(-1, 1)
+    )
+    exact = exact @ turn.T.astype(np.float32)
+    points = exact + rng.normal(0.0, config.noise_m, exact.shape).astype(np.float32)
+    if len(points) > 1:
+        middle = points[1].mean(0)
+        off = _turn(_unit(rng), np.deg2rad(config.pose_noise_deg) * rng.normal())
+        shift = rng.normal(0.0, config.pose_noise_m, 3).astype(np.float32)
+        points[1] = (points[1] - middle) @ off.T.astype(np.float32) + middle + shift
+    return Seen(points, exact, turn @ sample.poses[:, :3, :3], sample.poses[:, :3, 3] @ turn.T)
+
+
+def _unit(rng: np.random.Generator) -> Float64:
+    direction = rng.normal(size=3)
+    unit: Float64 = direction / np.linalg.norm(direction)
+    return unit
+
+
+def _across(rng: np.random.Generator) -> Float64:
+    """An axis square to the optical one."""
+    angle = rng.uniform(0.0, 2.0 * np.pi)
+    return np.array([np.cos(angle), np.sin(angle), 0.0])
+
+
+def _turn(axis: Float64, angle_rad: float) -> Float64:
+    """Rotation about an axis of unit length (Rodrigues). (3, 3)"""
+    x, y, z = axis
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    turned: Float64 = (
+        np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
+    )
+    return turned
