@@ -71,7 +71,8 @@ def serve_slow(tmp_path: Path) -> Iterator[Callable[[str], ServerProcess]]:
 
         def start(server: str) -> ServerProcess:
             bundle = slow_bundle(tmp_path / "slow")
-            process = ServerProcess(write_config(tmp_path, [bundle], server=server))
+            alone = "together = false\n"  # each request takes its time
+            process = ServerProcess(write_config(tmp_path, [bundle], server=server, tables=alone))
             stack.callback(process.clean_up)
             process.start()
             return process

@@ -434,6 +434,7 @@ def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
     now_ns = time.time_ns()
     doomed = tell(robot, capture_time_ns=now_ns, max_age_ns=9 * SECOND)
     fresh = tell(robot, capture_time_ns=now_ns, max_age_ns=60 * SECOND)
+    until(lambda: waiting(server) == 2)
     engine.gate.set()
     assert hear(robot).id == first
     stale = hear(robot)
@@ -445,6 +446,7 @@ def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
     tell(robot)
     until(lambda: engine.runs == 3)
     alone = tell(robot, capture_time_ns=time.time_ns(), max_age_ns=9 * SECOND)
+    until(lambda: waiting(server) == 1)
     engine.gate.set()
     hear(robot)
     answer = hear(robot)  # where nobody waits, it is tried

@@ -290,6 +290,17 @@ def test_where_there_is_none_the_socket_serves_and_nothing_is_asked_again(tmp_pa
         assert robot.hello().lane is UNSET
 
 
+def test_a_system_without_such_sockets_serves_without_lanes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secrets.token_hex", lambda _: "x" * 200)  # too long a name
+    with wide_serving(tmp_path) as server, RobotClient(server.listening[0]) as robot:
+        ask(robot, 1.0)
+        ask(robot, 2.0)
+        assert server._lanes is None
+        assert not robot.has_lane
+
+
 def test_an_offer_of_another_host_cannot_be_taken_and_the_socket_serves(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from limpet.contracts import messages
+from limpet.contracts.bundle import GOLDEN, MODEL, write_bundle
+from limpet.contracts.golden import Golden
+from limpet.contracts.manifest import SCHEMA_VERSION, Manifest
 from limpet.contracts.messages import Failed, Infer, Result, Stale
-from limpet.contracts.tensors import Tensors
+from limpet.contracts.tensors import Tensors, TensorSpec
 from limpet.runtime.bench.identity import write_identity_bundle
 from limpet.runtime.client import RobotClient
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.models import ServedModel
 from limpet.runtime.run_cost import BATCHES, RunCost, best_batch
 from limpet.runtime.server import Server
-from tests.bundles import anomaly_bundle
+from tests.bundles import OPSET, anomaly_bundle, onnx_bytes
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, obedient, serving, until
 
 MOST = 4
@@ -163,6 +167,37 @@ def test_a_model_says_how_many_pay_unless_it_may_not(tmp_path: Path) -> None:
     assert ServedModel(ModelConfig(bundle=bundle)).together in BATCHES
     scores = str(anomaly_bundle(tmp_path / "anomaly").path)
     assert ServedModel(ModelConfig(bundle=scores)).together == 1
+
+
+@pytest.mark.parametrize("mixing", [True, False])
+def test_a_model_that_mixes_its_batch_runs_each_request_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixing: bool
+) -> None:
+    monkeypatch.setattr("limpet.runtime.models.best_batch", lambda run: 8)
+    axes = ["size"] if mixing else ["size", "axes"]
+    specs = [TensorSpec(name=n, dtype="float32", shape=["batch", 4]) for n in ("x", "y")]
+    x = np.linspace(-1.0, 2.0, 8, dtype=np.float32).reshape(2, 4)
+    level = np.abs(x).max(axis=None if mixing else 1, keepdims=True)
+    nodes = [
+        helper.make_node("Abs", ["x"], ["size"]),
+        helper.make_node("ReduceMax", axes, ["level"], keepdims=1),
+        helper.make_node("Div", ["x", "level"], ["y"]),
+    ]
+    constants = {} if mixing else {"axes": np.array([1])}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name="normalises",
+        kind="custom",
+        space_id="normalises",
+        inputs=specs[:1],
+        outputs=specs[1:],
+        opset=OPSET,
+    )
+    golden = Golden(inputs={"x": x}, outputs={"y": x / level}, tolerances={"y": 1e-6})
+    files = {MODEL: onnx_bytes(nodes, specs[:1], specs[1:], constants), GOLDEN: golden.encode()}
+    bundle = write_bundle(tmp_path / "bundle", manifest, files)
+    model = ServedModel(ModelConfig(bundle=str(bundle.path)))
+    assert model.together == (1 if mixing else 8)
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,9 @@ class LaneHost:
         mailbox: Runs in the I/O thread what other threads want sent.
         handle: Gets every message that comes.
         send_elsewhere: Sends replies that have no room.
+
+    Raises:
+        OSError: This system has no such sockets.
     """
 
     def __init__(
@@ -85,9 +88,13 @@ class LaneHost:
         self._address = f"limpet-{secrets.token_hex(16)}"
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.setblocking(False)
-        # In the abstract namespace: there is no file that a server killed would leave.
-        self._listener.bind(f"\0{self._address}")
-        self._listener.listen(16)
+        try:
+            # In the abstract namespace: there is no file that a server killed would leave.
+            self._listener.bind(f"\0{self._address}")
+            self._listener.listen(16)
+        except BaseException:
+            self._listener.close()
+            raise
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
 

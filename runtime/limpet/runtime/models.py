@@ -32,6 +32,8 @@ from limpet.runtime.turn import OutsideTurn
 
 log = logging.getLogger(__name__)
 
+MIXED_RTOL = 1e-3
+"""Another batch may choose another kernel, which rounds otherwise; more is another model."""
 ROWS = "rows"
 """Name of the tensor that a request to a model which scores streams carries."""
 
@@ -108,7 +110,30 @@ class ServedModel:
         def run(batch: int) -> None:
             self.engine.run({name: np.repeat(x[:1], batch, axis=0) for name, x in inputs.items()})
 
-        return min(best_batch(run), self.config.max_batch)
+        together = min(best_batch(run), self.config.max_batch)
+        if together > 1 and self._mixes(inputs):
+            log.warning(
+                "model %s: what it computes for one item of a batch depends on the others, so that "
+                "each request is run by itself", self.name,
+            )  # fmt: skip
+            return 1
+        return together
+
+    def _mixes(self, inputs: Tensors) -> bool:
+        """Whether an item's outputs depend on what else is in its batch: clients must not mix."""
+        one = {name: x[:1] for name, x in inputs.items()}
+        alone = self.engine.run(one)
+        other = {name: (-3 * x + 1).astype(x.dtype) for name, x in one.items()}
+        try:
+            beside = self.engine.run(
+                {name: np.concatenate([x, other[name]]) for name, x in one.items()}
+            )
+        except EngineError:  # an index out of range, say: other values may not be made up
+            beside = self.engine.run({name: np.concatenate([x, x]) for name, x in one.items()})
+        return any(
+            not np.allclose(beside[name][:1], x, rtol=MIXED_RTOL, atol=MIXED_RTOL * np.abs(x).max())
+            for name, x in alone.items()
+        )
 
     def info(self) -> ModelInfo:
         """What a client is told."""

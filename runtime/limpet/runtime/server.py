@@ -80,16 +80,8 @@ class Server:
             self._streams = StreamTable(
                 config.streams, self._models, self._log, self._clock, section.max_streams
             )
-            self._lanes: LaneHost | None = None
-            if section.lane_mb and SUPPORTED:
-                self._lanes = LaneHost(
-                    section.lane_mb << 20,
-                    self._metrics,
-                    self._refusals,
-                    self._io.mailbox,
-                    functools.partial(self._handle, only=messages.Infer),
-                    self._io.send,
-                )
+            self._lanes = self._open_lanes(section.lane_mb << 20)
+            if self._lanes is not None:
                 opened.callback(self._lanes.close)
                 self._io.watch(self._lanes.fileno(), self._lanes.serve)
             self._opened = opened.pop_all()
@@ -113,6 +105,19 @@ class Server:
             messages.GetAlerts: self._get_alerts,
             messages.GetStatus: self._get_status,
         }
+
+    def _open_lanes(self, area_bytes: int) -> LaneHost | None:
+        """What offers same-host lanes; None where there are to be none, or cannot be."""
+        if not area_bytes or not SUPPORTED:
+            return None
+        handle = functools.partial(self._handle, only=messages.Infer)
+        try:
+            return LaneHost(
+                area_bytes, self._metrics, self._refusals, self._io.mailbox, handle, self._io.send
+            )
+        except OSError as error:  # some sandboxes have no such sockets
+            log.warning("no same-host lanes: %s", error)
+            return None
 
     def run(self) -> bool:
         """Serves until `stop` is called, then finishes what was accepted.
