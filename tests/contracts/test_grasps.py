@@ -46,6 +46,8 @@ def _outputs(scores: np.ndarray, width: float = 0.06) -> dict[str, np.ndarray]:
     s, t = scores.shape[:2]
     return {
         "seeds": np.tile(np.array([0, 0, 0.51], np.float32), (s, 1)),
+        "objectness": np.ones(s, np.float32),
+        "graspness": np.ones(s, np.float32),
         "approach": np.tile(np.array([0, 0, 1], np.float32), (s, t, 1)),
         "score": scores.astype(np.float32),
         "width": np.full(scores.shape, width, np.float32),
@@ -99,6 +101,16 @@ def test_a_hypothesis_is_the_best_angle_and_depth_of_its_approach() -> None:
     np.testing.assert_allclose(rows[0, TRANSLATION], [0, 0, 0.51])
     assert (rows[:, 16] == -1).all()
     assert (rows[:, 2] == np.float32(0.02)).all()
+
+
+def test_a_seed_where_little_can_be_grasped_counts_for_less() -> None:
+    outputs = _outputs(np.full((3, 1, 12, 4), 0.8))
+    outputs["graspness"] = np.array([0.25, 1.0, -0.1], np.float32)
+    outputs["objectness"] = np.array([1.0, 0.81, 1.0], np.float32)
+    rows = hypotheses_of(outputs, DECODING)
+    np.testing.assert_allclose(rows[:, SCORE], [0.8 * 0.9, 0.8 * 0.5, 0.0], rtol=1e-6)
+    alone = msgspec.structs.replace(DECODING, graspness_power=0.0)
+    np.testing.assert_allclose(hypotheses_of(outputs, alone)[:, SCORE], 0.8, rtol=1e-6)
 
 
 def test_several_of_one_approach_are_turned_apart_and_no_more_than_are_asked_for() -> None:

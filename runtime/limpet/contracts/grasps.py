@@ -46,6 +46,8 @@ class GraspDecoding(
         hypotheses: How many, the best, are looked at.
         per_approach: Most of one seed and approach: the best of its 12 angles, 30° apart, each with
             the best of its 4 depths; at most 4.
+        graspness_power: A grasp's score is the graph's, times its seed's graspness and objectness to
+            this power: what holds at one point tells little where nothing near it does.
         width_factor: What a width is multiplied by.
         finger_shift_m: How far a finger may move to a place that is free; 0: not at all.
         clearance_m: Room around fingers and base: what was seen is thinned to voxels.
@@ -65,6 +67,7 @@ class GraspDecoding(
     gripper: Gripper = Gripper()
     hypotheses: int = 1024
     per_approach: int = 2
+    graspness_power: float = 0.5
     width_factor: float = 1.0
     finger_shift_m: float = 0.02
     clearance_m: float = 0.002
@@ -166,6 +169,8 @@ def hypotheses_of(outputs: Tensors, decoding: GraspDecoding) -> Float32:
     """The best hypotheses of a model's outputs as rows, before any of them is checked. (g, 17)"""
     score = np.asarray(outputs[decoding.score], np.float32)
     s, t = score.shape[:2]
+    likely = np.clip(outputs[decoding.graspness], 0, 1) * np.asarray(outputs[decoding.objectness])
+    score = score * (likely.astype(np.float32) ** decoding.graspness_power)[:, None, None, None]
     score = score.reshape(s * t, len(ANGLES_RAD), len(DEPTHS_M))
     angles = _best_angles(score.max(2), decoding.per_approach)  # (s t, count)
     of, angle = np.repeat(np.arange(s * t), angles.shape[1]), angles.reshape(-1)
