@@ -4,9 +4,10 @@
         --commands 42000 --textures DIR --json tests/benchmarks/results/navigation_matched.json
 
 A CHECKPOINT is that of a policy's training on the RUN (RUN/policy/checkpoint.safetensors, copied
-before training is done): it holds every trip so far, in order. The first commands of each
-count: the driver's demonstration, then rounds in which the arm's own policy drove. A fresh policy learns from
-them, alike for all, and drives episodes in layouts and appearances that nothing was trained in.
+before training is done): it holds every trip so far, in order. The first commands of each count:
+the driver's demonstration, then rounds in which the arm's own policy drove. A fresh policy learns
+from them, alike for all, and drives episodes in layouts and appearances that nothing was trained
+in.
 Evaluations are kept under --cache as ARM.json.
 """
 
