@@ -171,7 +171,7 @@ class Course:
                     f"repeat the first command, or remove {self._folder} and begin anew",
                 )
             self._stage = int(tensors["stage"])
-            self._trips = _trips_of(tensors)
+            self._trips = trips_of(tensors)
             self._imitator.restore(_below("imitator", tensors))
             if learnt := _below("learner", tensors):
                 self._learner = self._new_learner()
@@ -184,7 +184,8 @@ class Course:
             ) from error
 
 
-def _trips_of(tensors: Mapping[str, Tensor]) -> list[Trip]:
+def trips_of(tensors: Mapping[str, Tensor]) -> list[Trip]:
+    """All trips that a checkpoint holds, in the order in which they were recorded."""
     lengths: list[int] = tensors["lengths"].tolist()
     parts = {
         name: torch.split(tensors[f"trips/{name}"], [n + (name == "inputs") for n in lengths])
