@@ -46,7 +46,7 @@ class GraspDecoding(
         hypotheses: How many, the best, are looked at.
         per_approach: Most of one seed and approach: the best of its 12 angles, 30° apart, each with
             the best of its 4 depths; at most 4.
-        graspness_power: A grasp's score is the graph's, times its seed's graspness and objectness to
+        graspness_power: A grasp's score is the graph's, times its seed's graspness · objectness to
             this power: what holds at one point tells little where nothing near it does.
         width_factor: What a width is multiplied by.
         finger_shift_m: How far a finger may move to a place that is free; 0: not at all.
