@@ -55,9 +55,9 @@ def test_the_manifest_says_what_the_model_takes_and_gives(bundle: Bundle) -> Non
         "seed_embedding float32 [32, 16]",
         "objectness float32 [32]",
         "graspness float32 [32]",
-        "approach float32 [32, 3, 3]",
-        "score float32 [32, 3, 12, 4]",
-        "width float32 [32, 3, 12, 4]",
+        "approach float32 [32, 4, 3]",
+        "score float32 [32, 4, 12, 4]",
+        "width float32 [32, 4, 12, 4]",
     ]
     assert manifest.cloud() == SMALL.cloud
     assert manifest.decoding == GraspDecoding()
@@ -109,7 +109,7 @@ def test_the_commands_verify_and_predict(
         capsys, "predict", bundle.path, scene, "--out", tmp_path / "rows.npy", "--json", "-"
     )
     assert done.code == 0
-    assert done.report["hypotheses"] == 32 * 3 * 2
+    assert done.report["hypotheses"] == 32 * 4 * 2
 
 
 @pytest.mark.slow

@@ -15,7 +15,9 @@ from PIL import Image
 
 from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, ExportError, UsageError
-from limpet.contracts.golden import check_golden
+from limpet.contracts.golden import PREPARED_POINTS, check_golden
+from limpet.contracts.grasp_agreement import GRASP_SCORE, LOST_GRASPS
+from limpet.contracts.grasps import GraspDecoding
 from limpet.contracts.tensors import TensorSpec
 from limpet.export.package import export_run
 from limpet.export.parity import onnx_run
@@ -131,7 +133,7 @@ def test_data_of_other_channels_calibrates_nothing(bundle: Bundle, tmp_path: Pat
 def test_a_model_that_cannot_be_lowered_is_refused(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    none = Tolerances(cosine=1.0 - 1e-15, score=0.0, flips=0.0)
+    none = Tolerances(cosine=1.0 - 1e-15, score=0.0, flips=0.0, lost=0.0, grasp_score=0.0)
     monkeypatch.setitem(tolerances.TOLERANCES, "fp16", none)
     with pytest.raises(ExportError, match="no part of pump can be fp16 within"):
         converted(exact(bundle), "fp16", None)
@@ -228,11 +230,28 @@ def test_a_policy_stays_float32_where_calibration_is_images_alone(tmp_path: Path
 def test_tolerances_of_a_task_stay_and_those_of_outputs_become_the_precisions() -> None:
     reference = read_bundle(REFERENCE.parent / "navigation")
     golden = dataclasses.replace(
-        reference.golden(), tolerances={"embedding cosine": 0.99999, "lost grasps": 0.02}
+        reference.golden(), tolerances={"embedding cosine": 0.99999, "prepared": 0.02}
     )
     found = tolerances.loosened(golden, reference.manifest, "fp16").tolerances
-    assert found == {"embedding cosine": 0.9995, "action cosine": 0.9995, "lost grasps": 0.02}
-    grasps = msgspec.structs.replace(reference.manifest, kind="grasp")
-    found = tolerances.loosened(golden, grasps, "int8").tolerances
-    assert found == {"embedding cosine": 0.99, "lost grasps": 0.02}
-    assert tolerances.loosened(golden, grasps, "fp32") is golden
+    assert found == {
+        "embedding cosine": 0.9995,
+        "action cosine": 0.9995,
+        "next_memory cosine": 0.9995,
+        "prepared": 0.02,
+    }
+    assert tolerances.loosened(golden, reference.manifest, "fp32") is golden
+
+
+def test_of_grasps_sets_are_compared_and_embeddings() -> None:
+    reference = read_bundle(REFERENCE.parent / "navigation")
+    manifest = msgspec.structs.replace(reference.manifest, kind="grasp", decoding=GraspDecoding())
+    golden = dataclasses.replace(
+        reference.golden(), tolerances={PREPARED_POINTS: 0.03, LOST_GRASPS: 0.5, "score": 1.0}
+    )
+    assert tolerances.loosened(golden, manifest, "int8").tolerances == {
+        PREPARED_POINTS: 0.03,
+        LOST_GRASPS: 0.5,
+        GRASP_SCORE: 0.03,
+        "embedding cosine": 0.99,
+        "seed_embedding cosine": 0.99,
+    }
