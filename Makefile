@@ -32,7 +32,7 @@ help:
 	@echo "make bench      measure serving and streams, into tests/benchmarks/results"
 	@echo "make reference  train the anomaly bundle in robot_configs/bundles anew"
 	@echo "make reference-navigation   the same for navigation, in hours"
-	@echo "make reference-grasp        the same for grasping, in two hours"
+	@echo "make reference-grasp        the same for grasping, in an hour and a half"
 	@echo "make setup      only the set-up: .venv with limpet and all its extras"
 	@echo "make clean      remove .venv, caches and build outputs"
 
@@ -85,10 +85,10 @@ reference-navigation: $(INSTALLED)
 	@$(BIN)/limpet export runs/reference_navigation --out robot_configs/bundles/navigation --force
 	@$(BIN)/limpet verify robot_configs/bundles/navigation
 
-# Two hours on two cores: 60 scenes settled, rendered and labelled, then the encoder.
+# An hour and a half on two cores: 89 scenes settled, rendered and labelled, then the encoder.
 reference-grasp: $(INSTALLED)
 	@$(BIN)/python -m limpet.training.grasp.scenes.generate --out runs/grasp_scenes \
-	  --train 60 --validation 5 --seen 6 --similar 6 --novel 6 --workers 2
+	  --train 89 --validation 5 --seen 6 --similar 6 --novel 6 --workers 2
 	@$(BIN)/limpet train grasp --data runs/grasp_scenes --out runs/reference_grasp \
 	  --config training/limpet/training/grasp/reference.toml
 	@$(BIN)/limpet export runs/reference_grasp --out robot_configs/bundles/grasp --force
