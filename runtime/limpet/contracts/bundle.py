@@ -75,7 +75,7 @@ def read_bundle(path: Path | str) -> Bundle:
             "make one with: limpet export RUN --out BUNDLE",
         ) from error
     manifest = decode_manifest(raw, f"{path / MANIFEST}")
-    if not is_sealed(raw, manifest):
+    if not is_sealed(raw):
         raise BundleError(
             f"{path / MANIFEST} was changed after it was written",
             "copy the bundle again from where it was exported, or export again",
