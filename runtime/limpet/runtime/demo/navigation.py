@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from limpet.contracts.bundle import read_bundle
 from limpet.contracts.errors import MissingExtraError
 from limpet.contracts.manifest import NavigationDecoding
-from limpet.runtime.demo.children import Child, ChildError, Children
+from limpet.runtime.demo.children import ChildError
 from limpet.runtime.demo.driving import DriveReport
-from limpet.runtime.demo.folder import DemoFolder
 from limpet.runtime.demo.report import count_of
 from limpet.runtime.demo.results import read_result
+from limpet.runtime.demo.served_robot import BUNDLES, ServedRobot
 from limpet.runtime.demo.trips import draw_trips, read_trips
 
-MODEL = "navigation"
-REFERENCE = Path(__file__).resolve().parents[4] / "robot_configs" / "bundles" / "navigation"
-"""The bundle that comes with the repository; an installed wheel has none."""
+REFERENCE = BUNDLES / "navigation"
 SCENES_S = 120.0
 """Longest time until the scenes are painted, on a busy machine."""
 
@@ -41,26 +38,10 @@ def has_policy(bundle: Path) -> bool:
     return isinstance(decoding, NavigationDecoding) and decoding.action is not None
 
 
-@dataclass
-class Navigation:
-    """One policy and its robot.
+class Navigation(ServedRobot):
+    """One policy and its robot."""
 
-    Attributes:
-        bundle: The policy.
-        folder: The demo's.
-        children: The demo's processes.
-        robot: The robot's, once it drives.
-    """
-
-    bundle: Path
-    folder: DemoFolder
-    children: Children
-    robot: Child | None = None
-
-    @property
-    def table(self) -> str:
-        """Its part of the server's configuration."""
-        return f'[[models]]\nname = "{MODEL}"\nbundle = "{self.bundle.absolute()}"\n'
+    MODEL = "navigation"
 
     def start(self, endpoint: str) -> None:
         """Starts the robot; returns when its scenes are there and it has found the server.
@@ -70,7 +51,7 @@ class Navigation:
             ChildError: The robot ended.
         """
         robot = self.children.start(
-            "mobile-robot", "limpet.runtime.demo.drive", endpoint, MODEL,
+            "mobile-robot", "limpet.runtime.demo.drive", endpoint, self.MODEL,
             self._report, self._trips,
         )  # fmt: skip
         try:
@@ -80,11 +61,6 @@ class Navigation:
                 raise MissingExtraError("training", "what draws its scenes") from None
             raise
         self.robot = robot
-
-    def check_alive(self) -> None:
-        """Raises `ChildError` if the robot has ended by itself."""
-        if self.robot is not None:
-            self.robot.check_alive()
 
     def stop(self) -> DriveReport | None:
         """Stops the robot; what it came to, and the picture of its ways. None where it never drove.

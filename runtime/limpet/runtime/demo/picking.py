@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,13 @@ import numpy as np
 from limpet.contracts.bundle import read_bundle
 from limpet.contracts.clouds import prepare
 from limpet.contracts.grasps import GraspDecoding
-from limpet.runtime.demo.children import Child, Children
-from limpet.runtime.demo.folder import DemoFolder
 from limpet.runtime.demo.pick import PickReport
 from limpet.runtime.demo.report import count_of
 from limpet.runtime.demo.results import read_result
+from limpet.runtime.demo.served_robot import BUNDLES, ServedRobot
 from limpet.runtime.grasp_picture import draw_grasps
 
-MODEL = "grasp"
-REFERENCE = Path(__file__).resolve().parents[4] / "robot_configs" / "bundles" / "grasp"
-"""The bundle that comes with the repository; an installed wheel has none."""
+REFERENCE = BUNDLES / "grasp"
 READY_S = 60.0
 """Longest time until the first answer, on a busy machine."""
 
@@ -42,26 +38,10 @@ def finds_grasps(bundle: Path) -> bool:
     return read_bundle(bundle).manifest.kind == "grasp"
 
 
-@dataclass
-class Picking:
-    """One model and its robot.
+class Picking(ServedRobot):
+    """One model that finds grasps, and its robot."""
 
-    Attributes:
-        bundle: The model.
-        folder: The demo's.
-        children: The demo's processes.
-        robot: The robot's, once it asks.
-    """
-
-    bundle: Path
-    folder: DemoFolder
-    children: Children
-    robot: Child | None = None
-
-    @property
-    def table(self) -> str:
-        """Its part of the server's configuration."""
-        return f'[[models]]\nname = "{MODEL}"\nbundle = "{self.bundle.absolute()}"\n'
+    MODEL = "grasp"
 
     def start(self, endpoint: str) -> None:
         """Starts the robot; returns when it has its first answer.
@@ -70,15 +50,10 @@ class Picking:
             ChildError: The robot ended.
         """
         self.robot = self.children.start(
-            "picking-robot", "limpet.runtime.demo.pick", endpoint, MODEL, self.bundle,
+            "picking-robot", "limpet.runtime.demo.pick", endpoint, self.MODEL, self.bundle,
             self._report, self._rows,
         )  # fmt: skip
         self.children.wait_for_line(self.robot, "ready", READY_S)
-
-    def check_alive(self) -> None:
-        """Raises `ChildError` if the robot has ended by itself."""
-        if self.robot is not None:
-            self.robot.check_alive()
 
     def stop(self) -> PickReport | None:
         """Stops the robot; what it came to, and the picture of its grasps. None where it never was.

@@ -19,7 +19,7 @@ from limpet.runtime.demo.children import Child, ChildError, Children
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.driving import DriveReport
 from limpet.runtime.demo.folder import DemoFolder
-from limpet.runtime.demo.navigation import MODEL, Navigation, describe, failures_of
+from limpet.runtime.demo.navigation import Navigation, describe, failures_of
 from limpet.runtime.demo.pick import PickReport
 from limpet.runtime.demo.report import DemoReport, StreamReport, group_reports
 from limpet.runtime.demo.results import (
@@ -165,9 +165,9 @@ class Pipeline:
         with self._console.stage("verify", "this machine computes what training computed"):
             bundles = {source.name: self._folder.bundle(source.name) for source in self._sources}
             if self._navigation:
-                bundles[MODEL] = self._navigation.bundle
+                bundles[Navigation.MODEL] = self._navigation.bundle
             if self._picking:
-                bundles[picking.MODEL] = self._picking.bundle
+                bundles[picking.Picking.MODEL] = self._picking.bundle
             self._wait(
                 [
                     self._children.limpet(
@@ -201,7 +201,7 @@ class Pipeline:
             self._start_mobile_robot()
             if self._picking:
                 self._picking.start(self.endpoint)
-                self._console.fact(f"a picking robot asks {picking.MODEL} what to grasp")
+                self._console.fact(f"a picking robot asks {picking.Picking.MODEL} what to grasp")
             sensors = [self._start_sensor(source) for source in self._sources]
             self._show(sensors)
 
@@ -219,10 +219,10 @@ class Pipeline:
             watch.finish()
             drive = self._navigation.stop() if self._navigation else None
             if drive:
-                self._fact(MODEL, describe(drive))
+                self._fact(Navigation.MODEL, describe(drive))
             pick = self._picking.stop() if self._picking else None
             if pick:
-                self._fact(picking.MODEL, picking.describe(pick))
+                self._fact(picking.Picking.MODEL, picking.describe(pick))
             status = watch.status()
             self._children.stop(robot)
         dropped = {
@@ -239,11 +239,11 @@ class Pipeline:
     def _start_mobile_robot(self) -> None:
         if not self._navigation:
             return
-        self._console.fact(f"a simulated robot drives by what {MODEL} sees")
+        self._console.fact(f"a simulated robot drives by what {Navigation.MODEL} sees")
         try:
             self._navigation.start(self.endpoint)
         except MissingExtraError as error:
-            self._console.fact(f"{MODEL} left out: {error}")
+            self._console.fact(f"{Navigation.MODEL} left out: {error}")
 
     def _start_robot(self) -> Child:
         rows = {}

@@ -15,7 +15,7 @@ from limpet.runtime.demo import picking
 from limpet.runtime.demo.children import Children, termination_interrupts
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.folder import DemoFolder, open_folder
-from limpet.runtime.demo.navigation import MODEL
+from limpet.runtime.demo.navigation import Navigation
 from limpet.runtime.demo.pipeline import STAGES, STEPS, Pipeline, stop_server
 from limpet.runtime.demo.report import DemoReport, format_report
 from limpet.runtime.demo.sources import Source
@@ -61,10 +61,14 @@ def run_demo(sources: Sequence[Source], options: DemoOptions) -> bool:
     with termination_interrupts(), open_folder(options.out) as folder:
         _introduce(console, sources)
         if options.navigation is not None:
-            console.line(f"  {MODEL}: a policy that drives a simulated robot by its camera")
+            console.line(
+                f"  {Navigation.MODEL}: a policy that drives a simulated robot by its camera"
+            )
             console.line(f"    {options.navigation}")
         if options.grasp is not None:
-            console.line(f"  {picking.MODEL}: a model that says what a picking robot should grasp")
+            console.line(
+                f"  {picking.Picking.MODEL}: a model that says what a picking robot should grasp"
+            )
             console.line(f"    {options.grasp}")
         with Children(folder.logs) as children:
             pipeline = Pipeline(

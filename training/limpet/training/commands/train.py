@@ -12,12 +12,16 @@ from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.commands.train_grasp import grasp
 from limpet.training.commands.train_options import (
     check_extra,
+    config_option,
+    configure,
     device_option,
     force_option,
     json_option,
     out_option,
     resume_option,
     seed_option,
+    show,
+    steps_option,
 )
 from limpet.training.navigation.config import NavigationConfig
 
@@ -46,13 +50,7 @@ command.add_command(grasp)
     help="Recording of normal operation (.csv, .npy, .npz, .mat, …), or a folder of them.",
 )
 @out_option
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="TOML file with what differs from the defaults (limpet.training.anomaly.config).",
-)
+@config_option("limpet.training.anomaly.config")
 @device_option
 @click.option(
     "--train-rows",
@@ -88,11 +86,7 @@ command.add_command(grasp)
     help="Incidents that normal operation may open in a day; sets the threshold instead.",
 )
 @seed_option
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    help=f"Training steps [default: {AnomalyConfig().steps}].",
-)
+@steps_option(AnomalyConfig().steps)
 @resume_option
 @force_option
 @json_option
@@ -124,27 +118,20 @@ def anomaly(
     folder of such files. A folder of snapshots as PRONOSTIA has them (acc_00001.csv, …) is one
     recording that starts anew with each.
     """
-    import msgspec
-
-    from limpet.contracts.reports import write_json
-    from limpet.training.ranks import leads
     from limpet.training.run import command_line
-    from limpet.training.settings import read_settings
 
-    config = read_settings(config_file, AnomalyConfig) if config_file else AnomalyConfig()
+    config = configure(
+        config_file,
+        AnomalyConfig,
+        false_alarm_rate=false_alarm_rate,
+        false_alarms_per_day=false_alarms_per_day,
+        seed=seed,
+        steps=steps,
+    )
     if false_alarm_rate is not None and false_alarms_per_day is not None:
         raise click.UsageError(
             "--false-alarm-rate and --false-alarms-per-day both set the threshold: give one"
         )
-    given = {
-        "false_alarm_rate": false_alarm_rate,
-        "false_alarms_per_day": false_alarms_per_day,
-        "seed": seed,
-        "steps": steps,
-    }
-    config = msgspec.structs.replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    )
     check_extra()
     from limpet.training.anomaly.train import train_anomaly
 
@@ -165,13 +152,7 @@ def anomaly(
         force=force,
         command=command_line(),
     )
-    if not leads():
-        return
-    for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    report = msgspec.structs.replace(report, warnings=[*announced, *report.warnings])
-    if not write_json(json_file, report):
-        click.echo(_describe(report))
+    show(report, json_file, _describe, told=announced)
 
 
 def _announced_prefix(data: Path) -> tuple[str, ...]:
@@ -194,20 +175,10 @@ def _announced_prefix(data: Path) -> tuple[str, ...]:
     help="Folder of pairs, or a recording with camera and LiDAR (or a folder of them).",
 )
 @out_option
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="TOML file with what differs from the defaults (limpet.training.navigation.config).",
-)
+@config_option("limpet.training.navigation.config")
 @device_option
 @seed_option
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    help=f"Training steps [default: {NavigationConfig().steps}].",
-)
+@steps_option(NavigationConfig().steps)
 @resume_option
 @force_option
 @json_option
@@ -233,18 +204,9 @@ def navigation(
 
     --json writes: run, poses, views, weights, metrics, warnings, seconds.
     """
-    import msgspec
-
-    from limpet.contracts.reports import write_json
-    from limpet.training.ranks import leads
     from limpet.training.run import command_line
-    from limpet.training.settings import read_settings
 
-    config = read_settings(config_file, NavigationConfig) if config_file else NavigationConfig()
-    given = {"seed": seed, "steps": steps}
-    config = msgspec.structs.replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    )
+    config = configure(config_file, NavigationConfig, seed=seed, steps=steps)
     check_extra()
     from limpet.training.navigation.train import train_navigation
 
@@ -257,12 +219,7 @@ def navigation(
         force=force,
         command=command_line(),
     )
-    if not leads():
-        return
-    for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    if not write_json(json_file, report):
-        click.echo(_describe_navigation(report))
+    show(report, json_file, _describe_navigation)
 
 
 def _describe_navigation(report: NavigationReport) -> str:

@@ -9,12 +9,16 @@ import click
 
 from limpet.training.commands.train_options import (
     check_extra,
+    config_option,
+    configure,
     device_option,
     force_option,
     json_option,
     out_option,
     resume_option,
     seed_option,
+    show,
+    steps_option,
 )
 from limpet.training.grasp.config import GraspConfig
 
@@ -31,13 +35,7 @@ if TYPE_CHECKING:
     help="Folder in GraspNet-1Billion's layout: models, grasp_label, collision_label, scenes.",
 )
 @out_option
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="TOML file with what differs from the defaults (limpet.training.grasp.config).",
-)
+@config_option("limpet.training.grasp.config")
 @click.option(
     "--camera",
     type=click.Choice(["realsense", "kinect"]),
@@ -53,11 +51,7 @@ if TYPE_CHECKING:
 )
 @device_option
 @seed_option
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    help=f"Training steps [default: {GraspConfig().steps}].",
-)
+@steps_option(GraspConfig().steps)
 @resume_option
 @force_option
 @json_option
@@ -81,18 +75,9 @@ def grasp(
 
     --json writes: run, scenes, samples, weights, metrics, warnings, seconds.
     """
-    import msgspec
-
-    from limpet.contracts.reports import write_json
-    from limpet.training.ranks import leads
     from limpet.training.run import command_line
-    from limpet.training.settings import read_settings
 
-    config = read_settings(config_file, GraspConfig) if config_file else GraspConfig()
-    given = {"seed": seed, "steps": steps}
-    config = msgspec.structs.replace(
-        config, **{name: value for name, value in given.items() if value is not None}
-    )
+    config = configure(config_file, GraspConfig, seed=seed, steps=steps)
     check_extra()
     from limpet.training.grasp.train import train_grasp
 
@@ -107,12 +92,7 @@ def grasp(
         cache=cache,
         command=command_line(),
     )
-    if not leads():
-        return
-    for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
-    if not write_json(json_file, report):
-        click.echo(_describe_grasp(report))
+    show(report, json_file, _describe_grasp)
 
 
 def _describe_grasp(report: GraspReport) -> str:

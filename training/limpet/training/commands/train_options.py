@@ -1,10 +1,22 @@
-"""Options that `limpet train` has for every encoder."""
+"""What `limpet train` has for every encoder: options, a configuration, how a report is shown."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
+
+if TYPE_CHECKING:
+    from limpet.training.anomaly.train import AnomalyReport
+    from limpet.training.grasp.train import GraspReport
+    from limpet.training.navigation.train import NavigationReport
+
+Config = TypeVar("Config", bound=msgspec.Struct)
+Report = TypeVar("Report", "AnomalyReport", "NavigationReport", "GraspReport")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 out_option = click.option(
     "--out",
@@ -30,6 +42,64 @@ json_option = click.option(
     metavar="FILE",
     help="Write the report as JSON; - for standard output, where it replaces the text.",
 )
+
+
+def config_option(module: str) -> Decorator:
+    """`--config`; `module` is where its keys are described."""
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help=f"TOML file with what differs from the defaults ({module}).",
+    )
+
+
+def steps_option(default: int) -> Decorator:
+    """`--steps`."""
+    return click.option(
+        "--steps", type=click.IntRange(min=1), help=f"Training steps [default: {default}]."
+    )
+
+
+def configure(config_file: Path | None, kind: type[Config], **given: object) -> Config:
+    """The configuration: its defaults, then the file's keys, then the options that were given.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or a value is wrong.
+    """
+    from limpet.training.settings import read_settings
+
+    config = read_settings(config_file, kind) if config_file else kind()
+    return msgspec.structs.replace(
+        config, **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def show(
+    report: Report,
+    json_file: Path | None,
+    describe: Callable[[Report], str],
+    told: Sequence[str] = (),
+) -> None:
+    """Warnings and report, by the process that leads.
+
+    Args:
+        report: Of any encoder's training.
+        json_file: Where to write it instead.
+        describe: The report for people.
+        told: Warnings that were shown before training; the JSON has them, too.
+    """
+    from limpet.contracts.reports import write_json
+    from limpet.training.ranks import leads
+
+    if not leads():
+        return
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    report = msgspec.structs.replace(report, warnings=[*told, *report.warnings])
+    if not write_json(json_file, report):
+        click.echo(describe(report))
 
 
 def check_extra() -> None:
