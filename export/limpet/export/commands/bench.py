@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from limpet.contracts.reports import write_json
+from limpet.export.commands.options import json_option
 
 
 @click.command("export")
@@ -30,13 +31,7 @@ from limpet.contracts.reports import write_json
     default=True,
     help="Time torch.compile too, which needs a C++ compiler and most of a minute.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
+@json_option
 def command(
     run: Path, calibration: Path | None, rounds: int, compiled: bool, json_file: Path | None
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from limpet.contracts.manifest import Precision
+from limpet.export.commands.options import json_option
 
 
 @click.command("export")
@@ -43,13 +44,7 @@ from limpet.contracts.manifest import Precision
     help="Real data for int8: recordings, images, or an npz of the model's inputs.",
 )
 @click.option("--force", is_flag=True, help="Replace a bundle at --out.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
+@json_option
 def command(
     run: Path | None,
     out: Path,

@@ -1,4 +1,4 @@
-"""Options that all of `limpet evaluate` have."""
+"""Options of several commands."""
 
 from __future__ import annotations
 
