@@ -10,7 +10,6 @@ from limpet.contracts.grasp_frames import (
     ANGLES_RAD,
     DEPTHS_M,
     VIEWS,
-    angle_of,
     approach_directions,
     inverse_pose,
     nearest_view,
@@ -18,6 +17,7 @@ from limpet.contracts.grasp_frames import (
     rotation_between_rad,
     rotation_of,
     transform_points,
+    turn_from,
     view_directions,
 )
 
@@ -91,7 +91,7 @@ def test_rotations_worked_out_by_hand(
 
 def test_an_angle_is_found_again() -> None:
     approach = approach_directions()[:, None]
-    angles = angle_of(rotation_of(approach, ANGLES_RAD))
+    angles = turn_from(rotation_of(approach, np.zeros(1)), rotation_of(approach, ANGLES_RAD))
     np.testing.assert_allclose(angles, np.broadcast_to(ANGLES_RAD, angles.shape), atol=1e-9)
 
 

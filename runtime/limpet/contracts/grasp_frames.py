@@ -83,10 +83,12 @@ def rotation_of(approach: ArrayLike, angle_rad: ArrayLike) -> Float64:
     return np.stack([np.broadcast_to(x, closing.shape), closing, height], axis=-1)
 
 
-def angle_of(rotation: NDArray[Any]) -> Float64:
-    """Turn about the approach that a rotation has, -pi to pi. (..., 3, 3) → (...)"""
-    level = rotation_of(rotation[..., :, 0], np.zeros(rotation.shape[:-2]))
-    closing = np.einsum("...j,...jk->...k", rotation[..., :, 1], level)
+def turn_from(zero: NDArray[Any], rotation: NDArray[Any]) -> Float64:
+    """Turn about their common approach from one rotation to another, -pi to pi.
+
+    (..., 3, 3) twice → (...)
+    """
+    closing = np.einsum("...j,...jk->...k", rotation[..., :, 1], zero)
     angle: Float64 = np.arctan2(closing[..., 2], closing[..., 1])
     return angle
 

@@ -13,7 +13,8 @@ from limpet.contracts.grasp_frames import (
     transform_points,
 )
 from limpet.training.grasp.graspnet import GraspNet
-from limpet.training.grasp.matching import Matcher, score_of, turned_views
+from limpet.training.grasp.matching import Matcher, score_of
+from limpet.training.grasp.targets import SceneLabels
 from tests.training.grasp.layouts import (
     LATTICE,
     Labelled,
@@ -90,29 +91,29 @@ def test_scores_fall_with_the_friction_that_is_needed() -> None:
 
 @pytest.mark.parametrize("view", [0, 1])
 def test_a_label_grasp_comes_back_in_the_cameras_frame(data: GraspNet, view: int) -> None:
-    frame, matcher = data.frame(0, view), Matcher(data)
+    frame, labels = data.frame(0, view), SceneLabels(data, 0)
     pose = frame.pose_object_in_camera[0]
-    found = matcher.match(frame, transform_points(POINTS, pose))
-    targets = matcher.targets(frame, found, np.array([0, 2]))
-    source, turns, _ = turned_views(pose[:3, :3])
+    found = Matcher(data).match(frame, transform_points(POINTS, pose))
+    chosen, rotations = np.array([0, 2]), frame.pose_object_in_camera[:, :3, :3]
+    sources, views = labels.sources(rotations), np.tile(np.arange(300), (2, 1))
+    owner, point = found.object_index[chosen], found.grasp_point[chosen]
+    graded = labels.grade(owner, point, views, sources, rotations)
     friction, free = data.labels(1).friction, ~data.collisions(0)[0]
-    mine, labelled = approach_directions(), approach_directions()
+    mine = approach_directions()
     worst = 0.0
     for direction in range(0, 300, 7):
         for turn in range(12):
-            was = (source[direction], turns[direction, turn])
+            was = (sources[0, direction], turn)
             # The label's own grasp, by the object's pose.
-            wanted = pose[:3, :3] @ rotation_of(labelled[was[0]], ANGLES_RAD[was[1]])
-            exact = targets.rotation[0, direction] @ rotation_of([1, 0, 0], ANGLES_RAD[turn])
-            lattice = rotation_of(mine[direction], ANGLES_RAD[turn])
+            wanted = pose[:3, :3] @ rotation_of(mine[was[0]], ANGLES_RAD[turn])
+            exact = graded.frames[0, direction] @ rotation_of([1, 0, 0], ANGLES_RAD[turn])
             assert _apart(exact, wanted) < 1e-3
-            worst = max(worst, _apart(lattice, wanted))
-            for row, point in enumerate((0, 2)):
-                expected = score_of(friction[point][was]) * free[point][was]
-                np.testing.assert_allclose(targets.score[row, direction, turn], expected)
-    # Half a step of turn (7.5°) and the distance to the nearest of 300 directions (up to 8.5°).
-    assert worst < np.deg2rad(12)
-    np.testing.assert_allclose(targets.width_m, 0.045, atol=1e-4)
+            worst = max(worst, np.arccos(np.clip(wanted[:, 0] @ mine[direction], -1, 1)))
+            for row, point_index in enumerate((0, 2)):
+                expected = score_of(friction[point_index][was]) * free[point_index][was]
+                np.testing.assert_allclose(graded.score[row, direction, turn], expected)
+    assert worst < np.deg2rad(8.5)  # the distance to the nearest of 300 directions
+    np.testing.assert_allclose(graded.width_m, 0.045, atol=1e-4)
 
 
 def _apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -122,13 +123,15 @@ def _apart(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 
 def test_without_an_object_or_beyond_the_grippers_width_nothing_holds(data: GraspNet) -> None:
-    frame, matcher = data.frame(0, 0), Matcher(data)
+    frame, labels = data.frame(0, 0), SceneLabels(data, 0)
     in_table = np.array([[0.3, 0.3, 0.0], [0.12, 0.0, 0.03]])
     points = transform_points(in_table, inverse_pose(frame.pose_camera_in_table))
-    found = matcher.match(frame, points)
+    found = Matcher(data).match(frame, points)
     assert found.object_index.tolist() == [-1, 1]
-    targets = matcher.targets(frame, found, np.arange(2))
-    assert not targets.score.any()
+    rotations = frame.pose_object_in_camera[:, :3, :3]
+    views, sources = np.tile(np.arange(300), (2, 1)), labels.sources(rotations)
+    graded = labels.grade(found.object_index, found.grasp_point, views, sources, rotations)
+    assert not graded.score.any()
     np.testing.assert_allclose(
-        targets.rotation[0], rotation_of(approach_directions(), 0.0), atol=1e-6
+        graded.frames[0], rotation_of(approach_directions(), np.zeros(300)), atol=1e-6
     )

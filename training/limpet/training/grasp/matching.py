@@ -1,16 +1,9 @@
 """Points of a view and the grasp labels of the objects that they lie on.
 
-What a point is (object or table), how graspable it is, and the 300 × 12 × 4 candidates of its
-nearest grasp point, turned into the camera's frame.
+What a point is (object or table), how graspable it is, and which grasp point is nearest to it;
+`targets` reads that one's candidates.
 
-Labels know approach directions of the object's frame. Turned by its pose they fall between the
-camera frame's 300 directions: each of these takes the candidates of the turned direction nearest to
-it, as GraspNet-baseline does, and the turns about the approach are counted from *this* direction's
-own zero, so that a candidate's (direction, turn, depth) means in the camera frame what
-`limpet.contracts.grasp_frames` says, within half a step. The exact rotation is returned as well.
-
-Dimension legend: m points, k chosen ones, n objects, P grasp points, V = 300 directions, A = 12
-turns, D = 4 depths.
+Dimension legend: m points.
 """
 
 from __future__ import annotations
@@ -23,18 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from limpet.contracts.grasp_frames import (
-    ANGLES,
-    ANGLES_RAD,
-    DEPTHS,
-    VIEWS,
-    approach_directions,
-    inverse_pose,
-    rotation_of,
-    transform_points,
-)
+from limpet.contracts.grasp_frames import inverse_pose, transform_points
 from limpet.contracts.grippers import Gripper
-from limpet.training.grasp.graspnet import Frame, GraspNet, unpack
+from limpet.training.grasp.graspnet import Frame, GraspNet
 from limpet.training.grasp.surfaces import Surface
 
 Float32 = NDArray[np.float32]
@@ -69,52 +53,10 @@ class Matches:
         return on_object
 
 
-@dataclass(frozen=True, eq=False)
-class GraspTargets:
-    """Candidates of chosen points, in the camera's frame.
-
-    Attributes:
-        score: `score_of` the friction; 0 where none holds, it collides, or is too wide.
-            (k, V, A, D)
-        width_m: Opening of the gripper. (k, V, A, D)
-        rotation: The gripper's exact rotation at turn 0 of each direction: column 0 is the label's
-            own direction, next to `approach_directions()[v]`; turn a is `ANGLES_RAD[a]` about it,
-            up to half a revolution, which a two-finger gripper does not tell. (k, V, 3, 3)
-    """
-
-    score: Float32
-    width_m: Float32
-    rotation: Float32
-
-
 def score_of(friction_tenths: NDArray[np.uint8]) -> Float32:
     """1 for a friction of 0.1, falling by 1/12 a tenth, and 0 where none holds."""
     tenths = friction_tenths.astype(np.float32)
     return np.where((tenths > 0) & (tenths < 13), (13 - tenths) / 12, np.float32(0))
-
-
-def turned_views(rotation: Float64) -> tuple[NDArray[np.intp], NDArray[np.intp], Float64]:
-    """How labels of an object become labels of a camera's frame.
-
-    Args:
-        rotation: Of the object in the camera. (3, 3)
-
-    Returns:
-        For each direction of the camera's frame: index of the label's direction (V,), which turn
-        of the label each turn is (V, A), and the exact rotation at turn 0 (V, 3, 3).
-    """
-    mine = approach_directions()
-    # Of all labelled directions, turned, the one nearest to each of the camera's.
-    source = np.argmax(mine @ (rotation @ mine.T), axis=1)  # (V,)
-    zero = rotation @ rotation_of(mine[source], np.zeros(VIEWS))  # (V, 3, 3)
-    frame = rotation_of(mine, np.zeros(VIEWS))
-    # Counted from this direction's zero: near the camera's axis neighbours' zeros differ widely.
-    ahead = np.einsum("vj,vjk->vk", zero[:, :, 1], frame)  # the label's closing direction
-    steps = np.rint(np.arctan2(ahead[:, 2], ahead[:, 1]) / ANGLES_RAD[1]).astype(np.intp)
-    turns = (np.arange(ANGLES) - steps[:, None]) % ANGLES  # (V, A)
-    angle = -steps * ANGLES_RAD[1]
-    exact = rotation @ rotation_of(mine[source], angle)
-    return source, turns, exact
 
 
 class Matcher:
@@ -162,34 +104,6 @@ class Matcher:
                 _, found = self._tree(object_id).query(within[index][mine])
                 grasp_point[mine], share[mine] = found, shares[index][found]
         return Matches(owner, grasp_point, _scaled(share, owner != NO_OBJECT))
-
-    def targets(self, frame: Frame, matches: Matches, chosen: NDArray[Any]) -> GraspTargets:
-        """Candidates of some points; all zero for one without an object.
-
-        Args:
-            frame: The view.
-            matches: Of its points.
-            chosen: Indices of points. (k,)
-        """
-        shape = (len(chosen), VIEWS, ANGLES, DEPTHS)
-        score, width = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        rotation: Float32 = np.empty((*shape[:2], 3, 3), np.float32)
-        rotation[:] = rotation_of(approach_directions(), np.zeros(VIEWS))
-        owner, grasp_point = matches.object_index[chosen], matches.grasp_point[chosen]
-        bits = self._data.collision_bits(frame.scene)
-        for index in np.unique(owner[owner != NO_OBJECT]):
-            mine = np.flatnonzero(owner == index)
-            labels = self._data.labels(frame.object_ids[index])
-            # Several chosen points often share a grasp point: each is read once, in file order.
-            rows, back = np.unique(grasp_point[mine], return_inverse=True)
-            view, turn, exact = turned_views(frame.pose_object_in_camera[index, :3, :3])
-            free = ~unpack(bits[index][rows]).reshape(-1, VIEWS, ANGLES, DEPTHS)
-            opening = labels.width_m[rows].astype(np.float32)
-            value = score_of(labels.friction[rows]) * (free & (opening <= MAX_WIDTH_M))
-            at = (slice(None), view[:, None], turn)
-            score[mine], width[mine] = value[at][back], opening[at][back]
-            rotation[mine] = exact
-        return GraspTargets(score, width, rotation)
 
     def _make_surface(self, object_id: int) -> Surface:
         return Surface(*self._data.mesh(object_id))

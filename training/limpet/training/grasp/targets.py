@@ -21,6 +21,7 @@ from limpet.contracts.grasp_frames import (
     DEPTHS,
     VIEWS,
     approach_directions,
+    nearest_view,
     rotation_of,
 )
 from limpet.training.grasp.graspnet import GRASPABLE_TENTHS, GraspNet, unpack
@@ -88,10 +89,7 @@ class SceneLabels:
 
     def sources(self, rotations: Float64) -> Indices:
         """Which labelled direction each of the network's takes. (n, 3, 3) → (n, V)"""
-        mine = approach_directions()
-        # Of all labelled directions, turned, the one nearest to each of the network's.
-        nearest: Indices = np.argmax(mine @ (rotations @ mine.T), axis=-1)
-        return nearest
+        return nearest_view(approach_directions() @ rotations)  # in the objects' frames
 
     def places(
         self, owner: Indices, grasp_point: Indices, rotations: Float64, origins: Float64

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from limpet.contracts.grasp_frames import ANGLES, ANGLES_RAD, DEPTHS, rotation_between_rad
+from limpet.contracts.grasp_frames import (
+    ANGLES,
+    ANGLES_RAD,
+    DEPTHS,
+    rotation_between_rad,
+    turn_from,
+)
 from limpet.training.grasp.encoder import GraspEncoder
 from limpet.training.grasp.matching import NO_OBJECT
 from limpet.training.grasp.samples import Sample
@@ -66,8 +72,7 @@ def _validate(encoder: GraspEncoder, sample: Sample, labels: SceneLabels) -> dic
     rotation = frames @ _TURNS[angle]
     graded = labels.grade(owner, point, views, sources, rotations)
     zero = graded.frames.reshape(s * t, 3, 3)
-    closing = np.einsum("gjk,gj->gk", zero, rotation[:, :, 1])
-    turn = np.rint(np.arctan2(closing[:, 2], closing[:, 1]) / ANGLES_RAD[1]).astype(int) % ANGLES
+    turn = np.rint(turn_from(zero, rotation) / ANGLES_RAD[1]).astype(int) % ANGLES
     truth = graded.score.reshape(s * t, ANGLES, DEPTHS)[np.arange(s * t), turn, depth]
 
     seeds = sample.points[:, : sample.owner.shape[1]].reshape(-1, 3)[chosen]

@@ -200,7 +200,6 @@ def _polygon_distance(points: Float64, corners: Float64) -> Float64:
 
 
 IDENTITY: Float64 = np.eye(3)
-ORIGIN: Float64 = np.zeros(3)
 
 
 def turn(axis: str, degrees: float) -> Float64:
