@@ -21,6 +21,22 @@ def block(language: str) -> str:
     return str(found)
 
 
+def run(script: str, folder: Path, timeout_s: float) -> str:
+    """What a script says that has to succeed, `limpet` on its path."""
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
 @pytest.mark.timeout(300)
 def test_the_four_jobs_and_the_python_example_run_as_the_readme_says(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "robot_configs", tmp_path / "robot_configs")
@@ -31,25 +47,14 @@ def test_the_four_jobs_and_the_python_example_run_as_the_readme_says(tmp_path: P
     script = (
         f"set -e\ntrap 'kill %1' EXIT\n{commands}\npython node.py\nkill %1\nwait %1\ntrap - EXIT\n"
     )
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "22695 of 22695 rows acknowledged" in done.stdout
-    assert "computes what training computed" in done.stdout
-    assert re.search(r"^labelled intervals: \d of 4 found", done.stdout, re.MULTILINE)
-    assert "600 rows acknowledged, each once" in done.stdout
-    assert re.search(r"press-4: open", done.stdout)
-    assert re.search(r"^open \d+", done.stdout, re.MULTILINE)
-    assert done.stdout.rstrip().endswith("stopped")
+    out = run(script, tmp_path, timeout_s=280)
+    assert "22695 of 22695 rows acknowledged" in out
+    assert "computes what training computed" in out
+    assert re.search(r"^labelled intervals: \d of 4 found", out, re.MULTILINE)
+    assert "600 rows acknowledged, each once" in out
+    assert re.search(r"press-4: open", out)
+    assert re.search(r"^open \d+", out, re.MULTILINE)
+    assert out.rstrip().endswith("stopped")
 
 
 @pytest.mark.timeout(180)
@@ -57,19 +62,8 @@ def test_an_encoder_of_ones_own_is_exported_and_served_as_the_readme_says(tmp_pa
     (tmp_path / "my_encoder.py").write_text(block("py"))
     (tmp_path / "SPEC.toml").write_text(block("toml"))
     script = f"set -e\ntrap 'kill %1' EXIT\n{block('bash')}\nkill %1\nwait %1\ntrap - EXIT\n"
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=160,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "onnxruntime-cpu: mine (custom, fp32) computes what training computed" in done.stdout
-    assert "bundle: bundles/theirs" in done.stdout
-    assert "(2, 16) onnxruntime-cpu" in done.stdout
-    assert done.stdout.rstrip().endswith("stopped")
+    out = run(script, tmp_path, timeout_s=160)
+    assert "onnxruntime-cpu: mine (custom, fp32) computes what training computed" in out
+    assert "bundle: bundles/theirs" in out
+    assert "(2, 16) onnxruntime-cpu" in out
+    assert out.rstrip().endswith("stopped")
