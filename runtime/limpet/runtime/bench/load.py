@@ -102,6 +102,21 @@ def _dealers(endpoint: str, count: int) -> Iterator[list[zmq.Socket[bytes]]]:
                 each.close()
 
 
+def joined(parts: Sequence[Answers]) -> Answers:
+    """What became of the requests of several clients, as of one."""
+    whole = Answers(due=sum(part.due for part in parts))
+    for part in parts:
+        whole.results += part.results
+        whole.stale += part.stale
+        whole.rejected += part.rejected
+        whole.failed += part.failed
+        whole.unanswered += part.unanswered
+        whole.seconds = max(whole.seconds, part.seconds)
+        whole.late_p99_ms = max(whole.late_p99_ms, part.late_p99_ms)
+    whole.latency_ms = np.concatenate([part.latency_ms for part in parts])
+    return whole
+
+
 def run_open(endpoint: str, sources: Sequence[Source]) -> list[Answers]:
     """Sends requests when they are due; what became of those of each source."""
     with RobotClient(endpoint, "bench", lane=False) as clock:

@@ -15,7 +15,7 @@ import numpy as np
 
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.bench.identity import write_identity_bundle
-from limpet.runtime.bench.load import Answers, Source, arrivals, run_closed, run_open
+from limpet.runtime.bench.load import Answers, Source, arrivals, joined, run_closed, run_open
 from limpet.runtime.bench.processes import memory_mb, running
 from limpet.runtime.bench.work import steps_for, write_work_bundle
 
@@ -269,7 +269,12 @@ def _open_loop(
             for load in LOADS:
                 progress(f"{model}, {kind} arrivals at {load:g} of capacity")
                 due_s = arrivals(kind, load * capacity, seconds)
-                (answers,) = run_open(endpoint, [Source(model=model, inputs=inputs, due_s=due_s)])
+                # As many clients as capacity is of: a server keeps 256 replies for each.
+                clients = [
+                    Source(model=model, inputs=inputs, due_s=due_s[first :: CLIENTS[-1]])
+                    for first in range(CLIENTS[-1])
+                ]
+                answers = joined(run_open(endpoint, clients))
                 rows.append(
                     OpenRow(
                         model=model,
