@@ -116,3 +116,12 @@ def test_pixels_show_texels_of_their_own_patch(scenes: SceneLibrary) -> None:
     surfaces = geometry.surfaces
     patches = np.concatenate([charts.points()[0] for charts in surfaces.texels])
     assert np.array_equal(patches[seen.texels], surfaces.patch_of[seen.triangles])
+
+
+def test_a_ray_that_meets_nothing_shows_the_texel_of_nothing(scenes: SceneLibrary) -> None:
+    geometry = scenes.geometry(3)
+    away_from_the_building = np.array([[-20.0, -20.0, -3 * math.pi / 4]])
+    seen = geometry.look(away_from_the_building, EXACT)
+    assert np.isinf(seen.depth).all()
+    texels = sum(len(charts.points()[0]) for charts in geometry.surfaces.texels)
+    assert (seen.texels == texels).all(), "the entry after the last"

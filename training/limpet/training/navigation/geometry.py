@@ -139,12 +139,12 @@ class SceneGeometry:
         self, triangles: Int32, barycentric: Float32, depth: Float32, camera: Camera
     ) -> Int32:
         corners, sizes = self._tables
-        corner = corners.take(triangles, axis=0)  # (n, 8): texels along u and v, coarseness
+        corner = corners.take(triangles, axis=0)  # (n, 8): texels along u and v, fineness
         b, c = barycentric[:, 0], barycentric[:, 1]
         x = (corner[:, 0] + b * corner[:, 2] + c * corner[:, 4]).astype(np.int32)
         y = (corner[:, 1] + b * corner[:, 3] + c * corner[:, 5]).astype(np.int32)
         # A pixel wider than a texel shows a coarser level, so that patterns do not flicker.
-        wide = depth * (camera.pixel_rad) * corner[:, 6]
+        wide = depth * camera.pixel_rad * corner[:, 6]
         level = (wide > 1.5).astype(np.int32) + (wide > 3.0) + (wide > 6.0)
         start_and_columns = sizes.reshape(-1, 2).take(triangles * len(sizes[0]) + level, axis=0)
         x >>= level
@@ -220,6 +220,7 @@ def _texel_tables(s: Surfaces) -> tuple[Float32, Int32]:
     corners = np.zeros((len(patch) + 1, 8), np.float32)
     corners[:-1, :6] = inside.reshape(-1, 6)
     corners[:-1, 6] = fineness
+    corners[-1, 6] = 1.0  # of nothing, infinitely far away: what it is times that has to be a number
     sizes = np.zeros((len(patch) + 1, len(s.texels), 2), np.int32)
     begin = 0
     for level, charts in enumerate(s.texels):
