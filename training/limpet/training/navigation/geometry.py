@@ -220,7 +220,7 @@ def _texel_tables(s: Surfaces) -> tuple[Float32, Int32]:
     corners = np.zeros((len(patch) + 1, 8), np.float32)
     corners[:-1, :6] = inside.reshape(-1, 6)
     corners[:-1, 6] = fineness
-    corners[-1, 6] = 1.0  # of nothing, infinitely far away: what it is times that has to be a number
+    corners[-1, 6] = 1.0  # nothing is infinitely far away, which times 0 would be no number
     sizes = np.zeros((len(patch) + 1, len(s.texels), 2), np.int32)
     begin = 0
     for level, charts in enumerate(s.texels):
