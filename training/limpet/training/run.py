@@ -19,7 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -34,10 +34,13 @@ from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
+from limpet.training.encoder_config import EncoderConfig
 from limpet.training.ranks import leads
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Preprocessing = SignalPreprocessing | ImagePreprocessing | CloudPreprocessing
 
 SCHEMA_VERSION = 1
 
@@ -78,7 +81,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     config: dict[str, Any] = {}
     seed: int = 0
     data: list[DataDigest] = []
-    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
+    preprocessing: Preprocessing | None = None
     calibration: Calibration | None = None
     metrics: dict[str, float] = {}
     warnings: list[str] = []
@@ -94,6 +97,33 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         }
         identity: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(shared))
         return identity
+
+
+def new_record(
+    kind: Kind,
+    config: EncoderConfig,
+    *,
+    data: list[DataDigest],
+    preprocessing: Preprocessing,
+    warnings: Iterable[str],
+    command: str,
+) -> RunRecord:
+    """The record of a training that begins now, by this source and these libraries.
+
+    The arguments are its fields, in so far as a caller knows them.
+    """
+    return RunRecord(
+        kind=kind,
+        command=command,
+        created=now(),
+        commit=source_commit(),
+        config=msgspec.to_builtins(config),
+        seed=config.seed,
+        data=data,
+        preprocessing=preprocessing,
+        warnings=list(warnings),
+        versions=library_versions("limpet", "numpy", "torch", "safetensors"),
+    )
 
 
 class _Probe(msgspec.Struct):
