@@ -15,7 +15,6 @@ whole or not at all. Of the processes that `torchrun` starts, rank 0 alone write
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
+from limpet.contracts.whole_files import UNFINISHED, write_whole
 from limpet.training.encoder_config import EncoderConfig
 from limpet.training.ranks import leads
 
@@ -247,7 +247,7 @@ def _files(path: Path) -> list[Path]:
     files = []
     for folder in (path, path / POLICY):
         files += [folder / name for name in (*FILES, POLICY_RECORD)]
-        files += (folder / TENSORBOARD).glob(EVENTS)
+        files += [*(folder / TENSORBOARD).glob(EVENTS), *folder.glob(UNFINISHED)]
     return files
 
 
@@ -307,21 +307,6 @@ def _check_same(folder: RunFolder, old: RunRecord, new: RunRecord) -> None:
             f"{folder.path} was begun with another {', '.join(differing)}",
             "repeat the first command with --resume, or begin anew with --force",
         )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that at no moment, power loss included, is there half of it."""
-    scratch = path.with_name(f".{path.name}.part")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def command_line() -> str:
