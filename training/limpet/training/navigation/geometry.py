@@ -78,11 +78,6 @@ class SceneGeometry:
         """Segmentation class of each triangle, and 255 for nothing. (T + 1,)"""
         return np.append(self.surfaces.label[self.surfaces.patch_of], np.uint8(255))
 
-    @property
-    def instances(self) -> Int32:
-        """Piece of furniture of each triangle, 0 for the building, -1 for nothing. (T + 1,)"""
-        return np.append(self.surfaces.instance[self.surfaces.patch_of], np.int32(-1))
-
     def look(
         self,
         poses_N3: NDArray[np.float64],

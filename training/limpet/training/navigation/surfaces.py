@@ -73,7 +73,7 @@ class Surfaces:
     Attributes:
         origin, u, v, normal: Of the patches, world frame, m. (P, 3) each
         role, slot: Material of each patch: index into `ROLES`, and which of that role. (P,)
-        label, instance: Segmentation class (index into `LABELS`) and piece of furniture. (P,)
+        label: Segmentation class, index into `LABELS`. (P,)
         texture_at: Texture coordinates of the origin, m. (P, 2)
         sides: Lengths of u and v, m. (P, 2)
         vertices: Corners of triangles, m. (V, 3)
@@ -90,7 +90,6 @@ class Surfaces:
     role: Int32
     slot: Int32
     label: NDArray[np.uint8]
-    instance: Int32
     texture_at: Float64
     sides: Float64
     vertices: Float32
@@ -143,7 +142,6 @@ def flatten(rectangles: Sequence[Rectangle]) -> Surfaces:
         role=np.array([ROLES.index(r.surface.role) for r in rectangles], np.int32),
         slot=np.array([r.surface.slot for r in rectangles], np.int32),
         label=label,
-        instance=np.array([r.instance for r in rectangles], np.int32),
         texture_at=np.array([r.texture_at for r in rectangles]),
         sides=sides,
         vertices=vertices,
