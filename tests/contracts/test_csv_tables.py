@@ -16,7 +16,7 @@ from limpet.contracts.recordings import load_recording
 from tests.contracts.conftest import Write
 
 in_any_folder = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

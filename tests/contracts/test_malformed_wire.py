@@ -291,7 +291,7 @@ def test_where_no_id_is_to_be_read_it_is_zero() -> None:
     assert peek_id([]) == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.binary(max_size=200), max_size=4))
 def test_random_bytes_are_a_message_or_a_wire_error(frames: list[bytes]) -> None:
     for reader in (decode_request, decode_reply, decode_published):

@@ -118,7 +118,7 @@ def test_golden_bytes_hold_what_their_entry_says_without_msgspec_and_numpy(
 # There and back ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(some_message())
 def test_every_message_comes_back_from_its_bytes(
     example: tuple[Message, dict[str, Array]],
@@ -133,7 +133,6 @@ def test_every_message_comes_back_from_its_bytes(
     assert peek_id(frames) == getattr(message, "id", 0)
 
 
-@settings(deadline=None)
 @given(some_array)
 def test_an_array_of_any_memory_order_arrives_in_c_order_and_little_endian(array: Array) -> None:
     ping = messages.Infer(id=1, model="m")

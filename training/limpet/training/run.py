@@ -198,7 +198,13 @@ class RunFolder:
     def finish(
         self, weights: Mapping[str, Tensor], sample: Mapping[str, NDArray[Any]], record: RunRecord
     ) -> None:
-        """Writes what the run came to; the record last, since it says that all is there."""
+        """Writes what the run came to; the record last, since it says that all is there.
+
+        Args:
+            weights: The model's, by name.
+            sample: Raw input of a few rows, images or clouds, for the export's golden data.
+            record: With `complete` true.
+        """
         from safetensors.torch import save  # brings torch, which reading a run does without
 
         self.write(WEIGHTS, save({name: value.contiguous() for name, value in weights.items()}))

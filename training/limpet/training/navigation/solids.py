@@ -118,7 +118,7 @@ class Box:
         return (x, y, self.size[0] / 2, self.size[1] / 2, self.yaw, 0.0)
 
     def moved(self, x: float, y: float, yaw: float) -> Box:
-        """Turned about the origin by `yaw`, then shifted."""
+        """Turned about the vertical through the origin by `yaw` (rad), then shifted (m)."""
         cos, sin = math.cos(yaw), math.sin(yaw)
         cx, cy, cz = self.center
         center = (x + cos * cx - sin * cy, y + sin * cx + cos * cy, cz)
@@ -177,7 +177,7 @@ class Cylinder:
         return (*self.center, 0.0, 0.0, 0.0, self.radius)
 
     def moved(self, x: float, y: float, yaw: float) -> Cylinder:
-        """Turned about the origin by `yaw`, then shifted."""
+        """Turned about the vertical through the origin by `yaw` (rad), then shifted (m)."""
         cos, sin = math.cos(yaw), math.sin(yaw)
         cx, cy = self.center
         return replace(self, center=(x + cos * cx - sin * cy, y + sin * cx + cos * cy))

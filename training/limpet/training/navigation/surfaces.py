@@ -43,12 +43,12 @@ class Charts:
 
     @staticmethod
     def of(columns: NDArray[np.integer], rows: NDArray[np.integer]) -> Charts:
-        """Charts of these sizes, one after another."""
+        """Charts of these numbers of points along u and v, one after another. (P,) each"""
         start = np.concatenate([[0], np.cumsum(columns.astype(np.int64) * rows)])
         return Charts(columns.astype(np.int32), rows.astype(np.int32), start.astype(np.int32))
 
     def points(self) -> tuple[Int32, Int32, Int32]:
-        """Patch, column and row of every point of the flat table."""
+        """Patch, column and row of every point of the flat table. (X,) each"""
         patch = np.repeat(np.arange(len(self.rows), dtype=np.int32), np.diff(self.start))
         within = np.arange(self.start[-1], dtype=np.int32) - self.start[patch]
         row = within // self.columns[patch]
