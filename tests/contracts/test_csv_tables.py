@@ -276,8 +276,8 @@ def test_a_hundred_thousand_rows_take_less_than_three_seconds(tmp_path: Path) ->
     row = ",".join(f"{0.123456 * (i + 1):.6f}" for i in range(10))
     path = tmp_path / "a.csv"
     path.write_text("\n".join([",".join("abcdefghij"), *[row] * 100_000]))
-    start_s = time.monotonic()
+    start_s = time.process_time()
     found = load_recording(path)
-    assert time.monotonic() - start_s < 3.0  # 0.4 s on a slow core
+    assert time.process_time() - start_s < 3.0  # 0.4 s on a slow core
     assert found.values.shape == (100_000, 10)
     assert found.values[-1, 0] == 0.123456
