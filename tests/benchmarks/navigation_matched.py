@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load
 
 from limpet.contracts.reports import format_table, write_json
+from limpet.contracts.whole_files import write_whole
 from limpet.runtime.machine import describe_machine
 from limpet.training.navigation.course import trips_of
 from limpet.training.navigation.encoder import load_encoder
@@ -31,7 +32,6 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.policy_evaluation import UNSEEN, Evaluation, evaluate_policy
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import Embedding
-from limpet.training.run import write_whole
 from limpet.training.threads import one_thread
 
 EPOCHS = 8

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from limpet.contracts.reports import format_table, write_json
+from limpet.contracts.whole_files import write_whole
 from limpet.runtime.machine import describe_machine
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder, load_encoder
@@ -42,7 +43,7 @@ from limpet.training.navigation.policy_evaluation import (
 from limpet.training.navigation.policy_train import FOLDER, RECORD, train_policy
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import perception
-from limpet.training.run import WEIGHTS, write_whole
+from limpet.training.run import WEIGHTS
 
 SEEDS: dict[str, int] = {
     "oracle": 3, "blind": 1, "random": 1, "ours": 3, "simclr": 3, "fixed": 1, "autoencoder": 1,

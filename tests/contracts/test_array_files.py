@@ -20,7 +20,7 @@ from limpet.contracts.recordings import load_recording
 Array = NDArray[Any]
 Write = Callable[..., Path]
 in_any_folder = settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

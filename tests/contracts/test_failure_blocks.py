@@ -118,7 +118,7 @@ def test_bytes_that_are_not_ascii_are_refused(tmp_path: Path) -> None:
     edits=st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), max_size=4),
     stop=st.integers(0, 10_000),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_file_is_refused_or_read_never_a_traceback(
     tmp_path: Path, edits: list[tuple[int, bytes]], stop: int
 ) -> None:

@@ -17,9 +17,9 @@ from limpet.contracts.image_model import ImageModel, embed
 from limpet.contracts.images import preprocess
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.engines import open_engine
-from tests.bundles import (
+from tests.bundles import change_manifest
+from tests.navigation_bundles import (
     LEARNT,
-    change_manifest,
     navigation_bundle,
     policy_bundle,
     policy_golden,

@@ -40,7 +40,7 @@ def test_enlarging_by_a_whole_factor_repeats_pixels() -> None:
     np.testing.assert_allclose(resize_area(image, 32, 48), image.repeat(2, 0).repeat(3, 1))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.integers(16, 70), columns=st.integers(16, 70), height=st.integers(1, 70),
     width=st.integers(1, 70),

@@ -246,7 +246,6 @@ class TestDamage:
     @pytest.mark.parametrize("compress", [False, True])
     @given(data=st.data())
     @settings(
-        deadline=None,
         max_examples=200,
         suppress_health_check=[HealthCheck.function_scoped_fixture],
     )

@@ -14,7 +14,8 @@ from limpet.contracts.bundle import GOLDEN, read_bundle
 from limpet.contracts.errors import BundleError
 from limpet.contracts.golden import PREPARED, check_golden
 from limpet.runtime.engines import open_engine
-from tests.bundles import NAVIGATION_IMAGE, change_file, change_manifest, navigation_bundle
+from tests.bundles import change_file, change_manifest
+from tests.navigation_bundles import NAVIGATION_IMAGE, navigation_bundle
 
 
 def test_it_is_read_as_it_was_written_and_passes_its_check(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ class TestPaths:
 @example(content=b"")
 @example(content=b"lost\n" + b"\t1\t2\t3\t4\t5\t6\n" * 15)
 @example(content=bytes(128))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_a_recording_or_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)

@@ -20,9 +20,7 @@ SCORES = np.array([np.nan, 0.1, np.inf, -2.5e-38], np.float32)
 
 @pytest.mark.parametrize("suffix", [".csv", ".npy", ".npz", ".NPY"])
 @given(scores=npst.arrays(np.float32, st.integers(0, 20)))
-@settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_scores_come_back_bit_for_bit(
     tmp_path: Path, suffix: str, scores: NDArray[np.float32]
 ) -> None:

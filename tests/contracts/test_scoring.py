@@ -7,98 +7,22 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from limpet.contracts.errors import BundleError, EngineError, TensorError
-from limpet.contracts.manifest import Manifest
-from limpet.contracts.scoring import (
-    RowScores,
-    SignalScorer,
-    StreamingModel,
-    score_together,
-)
-from limpet.contracts.signal_steps import BandEnergies, HoldLast, LookBack, SignalStep, features_of
+from limpet.contracts.scoring import RowScores, SignalScorer, StreamingModel, score_together
+from limpet.contracts.signal_steps import HoldLast, LookBack, SignalStep
 from limpet.contracts.signals import LAST_SCORED, Float32, RowState
-from limpet.contracts.tensors import Tensors, TensorSpec
+from limpet.contracts.tensors import Tensors
 from tests.bundles import anomaly_manifest, identity_bundle, tiny_scorer
+from tests.contracts.scorers import Chain, finite_memory, manifest_of, sums
 from tests.contracts.signal_streams import Fleet, Rows, cuts, fleets, streams
-
-Chain = Sequence[SignalStep]
-
-
-def manifest_of(chain: Chain, channels: int, state_size: int | None = None) -> Manifest:
-    """A manifest of this chain; the state is as large as a frame unless another size is given."""
-    assert isinstance(chain[-1], LookBack)
-    manifest = anomaly_manifest(
-        channels=[f"c{i}" for i in range(channels)],
-        look_back=chain[-1].frames,
-        steps=chain[:-1],
-    )
-    if state_size is None:
-        return manifest
-
-    def resized(specs: list[TensorSpec]) -> list[TensorSpec]:
-        return [*specs[:2], msgspec.structs.replace(specs[2], shape=["batch", state_size])]
-
-    inputs, outputs = resized(manifest.inputs), resized(manifest.outputs)
-    return msgspec.structs.replace(manifest, inputs=inputs, outputs=outputs)
-
-
-def sums(inputs: Tensors) -> dict[str, Float32]:
-    """Remembers for ever: the state is the sum of all frames, each weighing half the one after.
-
-    It counts what is present too, so that a mask that is lost or moved changes the score.
-    """
-    state, states = inputs["state"], []
-    weights = np.arange(1, state.shape[1] + 1, dtype=np.float32)
-    for row in range(inputs["samples"].shape[1]):
-        frame = inputs["samples"][:, row] + np.float32(3.0) * inputs["present"][:, row]
-        state = np.float32(0.5) * state + frame
-        states.append(state)
-    embedding = np.stack(states, axis=1)
-    return {"embedding": embedding, "score": (embedding * weights).sum(axis=2), "next_state": state}
-
-
-def taps(frames: int) -> Callable[[Tensors], dict[str, Float32]]:
-    """Remembers so many frames, the newest included: a weighted sum of all that is in them."""
-
-    def run(inputs: Tensors) -> dict[str, Float32]:
-        both = np.concatenate([inputs["samples"], inputs["present"]], axis=2)  # (b, m, 2f)
-        batch, count, width = both.shape
-        before = inputs["state"].reshape(batch, frames - 1, width)
-        known = np.concatenate([before, both], axis=1)
-        weights = np.arange(1, frames * width + 1, dtype=np.float32)
-        score = np.stack(
-            [(known[:, i : i + frames].reshape(batch, -1) * weights).sum(1) for i in range(count)],
-            axis=1,
-        )
-        next_state = known[:, count:].reshape(batch, -1)
-        return {"embedding": inputs["samples"], "score": score, "next_state": next_state}
-
-    return run
-
-
-def finite_memory(chain: Chain, channels: int) -> SignalScorer:
-    """A scorer whose model remembers exactly the frames that the chain looks back on."""
-    assert isinstance(chain[-1], LookBack)
-    look_back, size = chain[-1].frames, 2 * features_of(chain, channels)
-    return SignalScorer(
-        manifest_of(chain, channels, state_size=(look_back - 1) * size or 1),
-        taps(look_back) if look_back > 1 else memoryless,
-    )
-
-
-def memoryless(inputs: Tensors) -> dict[str, Float32]:
-    """`taps(1)`, with a state of one number, since none of no size can be said."""
-    none = inputs["state"][:, :0]
-    return {**taps(1)({**inputs, "state": none}), "next_state": inputs["state"]}
 
 
 def scored_in_one(chain: Chain, rows: Rows) -> RowScores:
@@ -258,87 +182,6 @@ def test_a_model_is_called_by_the_names_in_its_manifest() -> None:
     rows = np.random.default_rng(0).normal(size=(30, 2))
     wanted = SignalScorer(manifest, sums).push(rows).scores
     np.testing.assert_array_equal(SignalScorer(renamed, run).push(rows).scores, wanted)
-
-
-# What a score looked back on ---------------------------------------------------------------------
-
-
-@given(cuts())
-@settings(max_examples=60)
-def test_what_a_score_looked_back_on_gives_the_score_again(
-    cut: tuple[list[SignalStep], Rows, list[int]],
-) -> None:
-    chain, rows, at = cut
-    assert isinstance(chain[-1], LookBack)
-    scorer = finite_memory(chain, rows.shape[1])
-    last: tuple[bool, Float32] | None = None  # of the frame before the chunk: scored? score
-    for chunk in np.split(rows, at):
-        found = scorer.push(chunk)
-        prepared = found.prepared
-        frame_scores = prepared_scores(scorer, found)
-        frames = list(zip(prepared.scored.tolist(), frame_scores, strict=True))
-        for frame, known in enumerate([last, *frames], -1):
-            if known is None or not known[0]:
-                with pytest.raises(TensorError, match=f"frame {frame} of the newest chunk has no"):
-                    scorer.looked_back_on(frame)
-                continue
-            samples, present = scorer.looked_back_on(frame)
-            assert samples.shape == (chain[-1].frames, prepared.frames.shape[1])
-            _, (again,) = scorer.model.replay(samples[None], present[None])
-            np.testing.assert_allclose(again, known[1], rtol=1e-5)
-        last = frames[-1] if frames else last
-
-
-def prepared_scores(scorer: SignalScorer, found: RowScores) -> list[Float32]:
-    """The score of each frame, from the rows that show it; NaN where no row does."""
-    scores = np.full(len(found.prepared.frames), np.nan, np.float32)
-    shown = found.prepared.scored
-    scores[shown] = found.scores[found.prepared.ends[shown]]
-    return list(scores)
-
-
-@pytest.mark.parametrize("frame", [-2, 5, 100])
-def test_a_frame_that_is_not_there_has_no_score(frame: int) -> None:
-    scorer = SignalScorer(anomaly_manifest(look_back=1), tiny_scorer)
-    scorer.push(np.ones((10, 2)))
-    scorer.push(np.ones((5, 2)))
-    with pytest.raises(TensorError, match=f"frame {frame} of the newest chunk has no score"):
-        scorer.looked_back_on(frame)
-
-
-def test_a_score_that_holds_over_a_chunk_without_frames_can_be_explained() -> None:
-    steps = [HoldLast(max_rows=0), BandEnergies(frame_rows=8, hop_rows=8, bands=1)]
-    scorer = SignalScorer(anomaly_manifest(channels=["a"], steps=steps, look_back=2), tiny_scorer)
-    rows = np.random.default_rng(0).normal(size=(19, 1))
-    prepared = scorer.push(rows[:17]).prepared
-    assert len(scorer.push(rows[17:]).embeddings) == 0
-    samples, _ = scorer.looked_back_on(-1)
-    np.testing.assert_array_equal(samples, prepared.frames)
-
-
-def test_no_more_is_kept_than_the_newest_scores_look_back_on() -> None:
-    scorer = SignalScorer(anomaly_manifest(look_back=8), tiny_scorer)
-    rows = np.random.default_rng(0).normal(size=(500, 2))
-    for size in (300, *[1] * 100, 20, *[0] * 50, *[1] * 80):
-        scorer.push(rows[:size])
-        kept = [len(chunk.frames) for chunk in scorer._recent]
-        assert sum(kept[1:-1]) < 8
-        assert 0 not in kept
-    assert sum(kept) == 9
-
-
-def test_streams_are_replayed_side_by_side_as_alone() -> None:
-    chain = [HoldLast(max_rows=0), LookBack(frames=4)]
-    model = finite_memory(chain, 2).model
-    rng = np.random.default_rng(0)
-    frames = rng.normal(size=(5, 4, 2)).astype(np.float32)
-    present = rng.integers(0, 2, size=frames.shape).astype(np.float32)
-    embeddings, scores = model.replay(frames, present)
-    assert (embeddings.shape, scores.shape) == ((5, 2), (5,))
-    for i in range(5):
-        embedding, score = model.replay(frames[i : i + 1], present[i : i + 1])
-        np.testing.assert_array_equal(embedding[0], embeddings[i])
-        np.testing.assert_allclose(score[0], scores[i], rtol=1e-6)
 
 
 def test_a_step_gives_the_state_that_the_next_step_takes() -> None:

@@ -179,7 +179,7 @@ def test_the_digest_of_a_folder_can_be_checked_with_sha256sum(tmp_path: Path) ->
     edits=st.lists(st.tuples(st.integers(0, 999), st.binary(max_size=3)), max_size=4),
     stop=st.integers(0, 200),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_folder_is_refused_or_read_never_a_traceback(
     tmp_path: Path, edits: list[tuple[int, bytes]], stop: int
 ) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from limpet.runtime.client import RobotClient
-from tests.bundles import policy_bundle
 from tests.grasp_bundles import grasp_bundle
+from tests.navigation_bundles import policy_bundle
 
 pytest.importorskip("open3d", reason="needs the extra `training`")
 pytest.importorskip("torch", reason="needs the extra `training`")

@@ -16,7 +16,7 @@ from limpet.runtime.camera_watch import FROZEN_AFTER
 from limpet.runtime.client import RobotClient
 from limpet.runtime.mobile_robot import Command, MobileRobot
 from limpet.runtime.server import Server
-from tests.bundles import LEARNT, policy_bundle, policy_manifest, tiny_policy
+from tests.navigation_bundles import LEARNT, policy_bundle, policy_manifest, tiny_policy
 from tests.runtime.serving import PATIENCE_S, obedient, running, server_config, until
 
 MODEL = "tiny-policy"

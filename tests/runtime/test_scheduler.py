@@ -154,7 +154,7 @@ def test_a_replaced_job_is_let_go_of_at_once_and_the_queue_does_not_grow() -> No
     assert len(ran) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     jobs=st.lists(st.tuples(st.integers(-5, 5), st.sampled_from([None, *"abcd"])), max_size=60),
     capacity=st.integers(1, 40),

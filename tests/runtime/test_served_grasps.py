@@ -16,7 +16,6 @@ from limpet.contracts.grasp_model import GraspModel
 from limpet.runtime.client import RobotClient
 from limpet.runtime.picking_robot import PickingRobot
 from limpet.runtime.server import Server
-from tests.bundles import policy_bundle
 from tests.grasp_bundles import (
     AUXILIARY,
     REFERENCE,
@@ -25,6 +24,7 @@ from tests.grasp_bundles import (
     grasp_manifest,
     tiny_grasp,
 )
+from tests.navigation_bundles import policy_bundle
 from tests.runtime.serving import obedient, serving
 from tests.table_tops import INTRINSICS, cloud_of, relative_pose, render
 

@@ -20,7 +20,7 @@ from limpet.runtime.client import Inference, RobotClient
 from limpet.runtime.config import ModelConfig, StreamConfig
 from limpet.runtime.sensor import SensorStream
 from limpet.runtime.server import Server
-from tests.bundles import navigation_bundle, policy_bundle, policy_manifest, tiny_policy
+from tests.navigation_bundles import navigation_bundle, policy_bundle, policy_manifest, tiny_policy
 from tests.runtime.serving import PATIENCE_S, obedient, running, server_config, serving
 
 MODEL = "tiny-policy"

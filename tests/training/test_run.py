@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from limpet.contracts.errors import DataError, UsageError
+from limpet.contracts.whole_files import UNFINISHED
 from limpet.training.run import (
     POLICY,
     POLICY_RECORD,
@@ -54,6 +55,15 @@ def test_force_begins_anew_without_the_old_checkpoint(tmp_path: Path) -> None:
     folder.checkpoint.write_bytes(b"old")
     open_run(tmp_path / "run", RECORD, resume=False, force=True)
     assert not folder.checkpoint.exists()
+
+
+def test_force_removes_what_a_killed_process_was_writing(tmp_path: Path) -> None:
+    folder = open_run(tmp_path / "run", RECORD, resume=False, force=False)
+    unfinished = folder.path / ".checkpoint.safetensors.1a2b3c4d.part"
+    assert unfinished.match(UNFINISHED)
+    unfinished.write_bytes(b"half")
+    open_run(tmp_path / "run", RECORD, resume=False, force=True)
+    assert not unfinished.exists()
 
 
 def test_resuming_with_another_configuration_names_what_differs(tmp_path: Path) -> None:

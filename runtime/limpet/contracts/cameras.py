@@ -306,7 +306,13 @@ def check_distance(median_m: float, of: str, hint: str) -> None:
 
 
 def stride_for(depth_m: Float32, intrinsics: Float64, spacing_m: float) -> int:
-    """Which pixels to take, every how many, for points about that far apart; 1 for all."""
+    """Which pixels to take, every how many, for points about that far apart; 1 for all.
+
+    Args:
+        depth_m: Depth along the optical axis, 0 where there is none. (H, W)
+        intrinsics: Focal lengths and principal point, pixels. (3, 3)
+        spacing_m: Wanted distance of neighbours at the median depth.
+    """
     coarse = depth_m[::16, ::16]
     measured = coarse[coarse > 0]
     if not measured.size:

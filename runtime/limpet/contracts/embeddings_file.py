@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
-from limpet.contracts.scores_file import SUFFIXES, write_atomically
+from limpet.contracts.scores_file import SUFFIXES
+from limpet.contracts.whole_files import output_file
 
 EMBEDDING = "embedding"
 """Key of an npz; columns of a CSV are `embedding_0`, `embedding_1`, …."""
@@ -29,14 +29,13 @@ def write_embeddings(path: str | os.PathLike[str], embeddings: NDArray[np.float3
         LimpetError: The file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise UsageError(
             f"{path}: {path.suffix or 'no suffix'} is no suffix of an embedding file",
             f"suffixes: {', '.join(SUFFIXES)}",
         )
-
-    def write(file: IO[bytes]) -> None:
-        suffix = path.suffix.lower()
+    with output_file(path) as file:
         if suffix == ".npy":
             np.save(file, embeddings, allow_pickle=False)
         elif suffix == ".npz":
@@ -45,5 +44,3 @@ def write_embeddings(path: str | os.PathLike[str], embeddings: NDArray[np.float3
             names = [f"{EMBEDDING}_{index}" for index in range(embeddings.shape[1])]
             rows = [",".join(f"{value:.9g}" for value in row) for row in embeddings.tolist()]
             file.write(("\n".join([",".join(names), *rows]) + "\n").encode())
-
-    write_atomically(path, write)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
-from limpet.contracts.scores_file import SUFFIXES, write_atomically
+from limpet.contracts.scores_file import SUFFIXES
+from limpet.contracts.whole_files import output_file
 
 GRASPS = "grasps"
 """Key of an npz."""
@@ -46,8 +47,7 @@ def write_grasps(
             f"{path}: {path.suffix or 'no suffix'} is no suffix of a file of grasps",
             f"suffixes: {', '.join(SUFFIXES)}",
         )
-
-    def write(file: IO[bytes]) -> None:
+    with output_file(path) as file:
         if suffix == ".npy":
             np.save(file, rows, allow_pickle=False)
         elif suffix == ".npz":
@@ -55,5 +55,3 @@ def write_grasps(
         else:  # nine significant digits tell any two float32 apart
             lines = [",".join(f"{value:.9g}" for value in row) for row in rows.tolist()]
             file.write(("\n".join([",".join(COLUMNS), *lines]) + "\n").encode())
-
-    write_atomically(path, write)

@@ -52,10 +52,6 @@ class Plane:
         first /= np.linalg.norm(first)
         return np.stack([first, np.cross(self.normal, first)])
 
-    def coefficients(self) -> Float32:
-        """a, b, c, d of a x + b y + c z + d = 0. (4,)"""
-        return np.array([*self.normal, self.offset_m], np.float32)
-
 
 def scattered(count: int, seed: int = 0) -> NDArray[np.uint64]:
     """Numbers without pattern, the same with every version of NumPy. (count,)

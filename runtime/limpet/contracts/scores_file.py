@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import secrets
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.array_files import DAMAGE
-from limpet.contracts.errors import DataError, LimpetError, UsageError
+from limpet.contracts.errors import DataError, UsageError
+from limpet.contracts.whole_files import output_file
 
 SUFFIXES = (".csv", ".npy", ".npz")
 """Suffixes of score files, in any case."""
@@ -38,9 +37,8 @@ def write_scores(path: str | os.PathLike[str], scores: NDArray[np.floating]) -> 
     if scores.ndim != 1 or scores.dtype.kind != "f":
         raise TypeError(f"scores are {scores.dtype} {list(scores.shape)}, wanted floating [rows]")
     stored = scores.astype(np.float32)
-
-    def write(file: IO[bytes]) -> None:
-        suffix = path.suffix.lower()
+    suffix = path.suffix.lower()
+    with output_file(path) as file:
         if suffix == ".npy":
             np.save(file, stored, allow_pickle=False)
         elif suffix == ".npz":
@@ -48,8 +46,6 @@ def write_scores(path: str | os.PathLike[str], scores: NDArray[np.floating]) -> 
         else:  # nine significant digits tell any two float32 apart
             rows = "".join([f"{score:.9g}\n" for score in stored.tolist()])
             file.write(f"{SCORE}\n{rows}".encode())
-
-    write_atomically(path, write)
 
 
 def read_scores(path: str | os.PathLike[str]) -> NDArray[np.float32]:
@@ -91,38 +87,6 @@ def _read_csv(path: Path, text: TextIO) -> NDArray[np.float32]:
         except (ValueError, IndexError):
             raise DataError(f"{path}, line {rows.line_num}: {cells} holds no score") from None
     return np.array(scores, np.float32)
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Writes a file so that its name holds the old content or all of the new, power loss included.
-
-    Args:
-        path: The file; its folder exists.
-        write: Writes the content to an open file.
-
-    Raises:
-        UsageError: The folder does not exist.
-        LimpetError: The file cannot be written.
-    """
-    if not os.path.isdir(path.parent):
-        raise UsageError(f"cannot write {path}: no folder {path.parent}")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise LimpetError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _check_suffix(path: Path) -> None:

@@ -115,7 +115,20 @@ class StreamingModel:
     def step_kept(
         self, keeper: StateKeeper, samples: Float32, present: Float32, states: Sequence[KeptState]
     ) -> tuple[Float32, Float32]:
-        """As `step`, where an engine keeps the states of the b streams: embeddings and scores."""
+        """As `step`, where an engine keeps the states of the b streams.
+
+        Args:
+            keeper: The engine.
+            samples: Frames. (b, m, f)
+            present: 1 where measured. (b, m, f)
+            states: Of each stream; they are changed in place. b of them
+
+        Returns:
+            Embeddings (b, m, e) and scores (b, m).
+
+        Raises:
+            EngineError: The engine failed.
+        """
         outputs = keeper.run_kept({self._samples: samples, self._present: present}, states)
         return outputs[self._names.embedding], outputs[self._names.score]
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.io import savemat
 
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.scores_file import read_scores
 from limpet.contracts.signal_steps import BandEnergies, HoldLast
-from tests.bundles import MAX_FILL_ROWS, anomaly_bundle, identity_bundle, policy_bundle
+from tests.bundles import MAX_FILL_ROWS, anomaly_bundle, identity_bundle
 from tests.command_line import limpet
 
 Capture = pytest.CaptureFixture[str]
@@ -387,19 +386,3 @@ def test_a_bundle_of_another_kind_says_what_this_version_predicts(
         "kind 'custom'; this version predicts with anomaly, navigation and grasp bundles"
         in done.err
     )
-
-
-def test_a_bundle_with_a_policy_embeds_images_as_an_encoder_does(
-    tmp_path: Path, capsys: Capture
-) -> None:
-    bundle = policy_bundle(tmp_path / "policy")
-    images = tmp_path / "images"
-    images.mkdir()
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(images / f"{number}.png")
-    done = limpet(capsys, "predict", bundle.path, images, "--out", tmp_path / "rows.npy")
-    assert done.code == 0, done.err
-    rows = np.load(tmp_path / "rows.npy")
-    assert rows.shape == (3, 48)
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)

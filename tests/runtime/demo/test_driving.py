@@ -21,7 +21,7 @@ from limpet.runtime.demo.trips import Trip, draw_trips, read_trips, write_trips
 from limpet.runtime.mobile_robot import MobileRobot
 from limpet.runtime.sensor import SensorStream
 from limpet.runtime.server import Server
-from tests.bundles import policy_bundle, policy_manifest, tiny_policy
+from tests.navigation_bundles import policy_bundle, policy_manifest, tiny_policy
 from tests.runtime.driving import EmptyRoom, LocalDriver
 from tests.runtime.serving import CHANNELS, obedient, running, server_config
 

@@ -29,9 +29,10 @@ from limpet.runtime.plans.key import plan_key
 from limpet.runtime.plans.libraries import Library
 from limpet.runtime.plans.profiles import Sizes, parse_sizes, profile_of
 from limpet.runtime.plans.store import PlanStore
-from tests.bundles import anomaly_bundle, identity_bundle, navigation_bundle, onnx_bytes
+from tests.bundles import anomaly_bundle, identity_bundle, onnx_bytes
 from tests.command_line import limpet
 from tests.grasp_bundles import grasp_manifest
+from tests.navigation_bundles import navigation_bundle
 
 pytest.importorskip("tensorrt_rtx", reason="pip install 'limpet[tensorrt]'")
 

@@ -93,7 +93,7 @@ def in_chunks(
     streams=st.integers(1, 4),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_chunking_of_streams_gives_the_same_embeddings_scores_and_state(
     blocks: int, sizes: list[int], streams: int, seed: int
 ) -> None:
@@ -186,7 +186,7 @@ def moments_directly(
 
 
 @given(seed=st.integers(0, 2**16), size=st.integers(1, 30))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @torch.no_grad()
 def test_moments_are_those_of_the_measured_values_of_the_last_frames(seed: int, size: int) -> None:
     moments = Moments(FEATURES, (2, 4))

@@ -103,7 +103,6 @@ def test_half_precision_and_embeddings_of_zero_give_a_finite_loss_and_gradient()
     size=st.floats(1e-4, 1e2),
     seed=st.integers(0, 99),
 )
-@settings(deadline=None)
 def test_diversity_lies_between_one_direction_and_all(
     pairs: int, directions: int, size: float, seed: int
 ) -> None:
@@ -155,7 +154,7 @@ def test_windows_of_stage_1_are_no_longer_than_a_sequence() -> None:
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_positive_is_near_in_time_and_an_anchor_behind_what_it_looks_back_on(seed: int) -> None:
     drawn = draw(BATCHES, seed)
     assert drawn.anchors.shape == drawn.positives.shape == (24, PAIRS)
@@ -197,7 +196,7 @@ def test_only_anomalies_of_stage_1_have_targets_and_without_them_it_is_not_train
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_some_channels_are_declared_absent_and_never_all_of_a_sequence(seed: int) -> None:
     made = EXTREME
     present = draw(made, seed).present

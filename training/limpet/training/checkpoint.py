@@ -20,9 +20,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.distributed import any_rank, from_leader
 from limpet.training.ranks import leads
-from limpet.training.run import write_whole
 
 SCALER_KEYS = ("scale", "_growth_tracker")
 """What changes in a gradient scaler; the rest of its state is settings."""

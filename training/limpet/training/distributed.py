@@ -152,7 +152,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def average(figures: Mapping[str, Tensor]) -> dict[str, float]:
-    """Mean over the ranks of each scalar; all ranks give the same names in the same order."""
+    """Mean over the ranks of each scalar, whatever its unit.
+
+    Args:
+        figures: Tensors of shape (); all ranks give the same names in the same order.
+    """
     total = torch.tensor([float(each.detach()) for each in figures.values()], dtype=torch.float64)
     if world() > 1:
         dist.all_reduce(total)

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,10 +31,11 @@ from limpet.training.distributed import (
     check_device,
     process_group,
 )
+from limpet.training.encoder_config import EncoderConfig, Precision
 from limpet.training.metrics_log import metrics_log
-from limpet.training.progress import Report
+from limpet.training.progress import Report, progress
 from limpet.training.ranks import leads, rank
-from limpet.training.run import CHECKPOINT
+from limpet.training.run import CHECKPOINT, RunFolder
 
 Loss = Tensor | Mapping[str, Tensor]
 """The loss to descend, or scalars by name: `loss`, which is descended, and others to be logged."""
@@ -79,7 +79,7 @@ class FitConfig:
     learning_rate: float
     weight_decay: float
     seed: int
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     warm_up_steps: int = 50
     clip_norm: float = 5.0
     checkpoint_steps: int = 200
@@ -97,6 +97,29 @@ def check_gpu(device: str) -> None:
         raise ImpossibleHereError(
             "device cuda: this machine has no GPU that PyTorch can use", "take --device cpu"
         )
+
+
+def fit_encoder(
+    model: nn.Module, loss_of_step: LossOfStep, config: EncoderConfig, folder: RunFolder, name: str
+) -> float:
+    """Trains a model in place as an encoder's configuration says, and shows how far it is.
+
+    Args:
+        model: As in `fit`, and so are returned value and errors.
+        loss_of_step: The loss.
+        config: The encoder's whole configuration.
+        folder: The RUN to train into.
+        name: Of the data, to be shown.
+    """
+    descent = FitConfig(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        seed=config.seed,
+        precision=config.precision,
+    )
+    with progress(f"training on {name}", config.steps) as report:
+        return fit(model, loss_of_step, descent, folder.path, report)
 
 
 def fit(

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from limpet.contracts.whole_files import write_whole
 from limpet.training.ranks import leads
-from limpet.training.run import EVENTS, METRICS, TENSORBOARD, write_whole
+from limpet.training.run import EVENTS, METRICS, TENSORBOARD
 
 Write = Callable[[int, Mapping[str, float]], None]
 """Takes the number of steps that are done and figures by name."""

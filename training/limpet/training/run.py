@@ -15,11 +15,10 @@ whole or not at all. Of the processes that `torchrun` starts, rank 0 alone write
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -34,10 +33,14 @@ from limpet.contracts.clouds import CloudPreprocessing
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.images import ImagePreprocessing
 from limpet.contracts.manifest import Calibration, DataDigest, Kind, SignalPreprocessing
+from limpet.contracts.whole_files import UNFINISHED, write_whole
+from limpet.training.encoder_config import EncoderConfig
 from limpet.training.ranks import leads
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Preprocessing = SignalPreprocessing | ImagePreprocessing | CloudPreprocessing
 
 SCHEMA_VERSION = 1
 
@@ -78,7 +81,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     config: dict[str, Any] = {}
     seed: int = 0
     data: list[DataDigest] = []
-    preprocessing: SignalPreprocessing | ImagePreprocessing | CloudPreprocessing | None = None
+    preprocessing: Preprocessing | None = None
     calibration: Calibration | None = None
     metrics: dict[str, float] = {}
     warnings: list[str] = []
@@ -94,6 +97,33 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         }
         identity: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(shared))
         return identity
+
+
+def new_record(
+    kind: Kind,
+    config: EncoderConfig,
+    *,
+    data: list[DataDigest],
+    preprocessing: Preprocessing,
+    warnings: Iterable[str],
+    command: str,
+) -> RunRecord:
+    """The record of a training that begins now, by this source and these libraries.
+
+    The arguments are its fields, in so far as a caller knows them.
+    """
+    return RunRecord(
+        kind=kind,
+        command=command,
+        created=now(),
+        commit=source_commit(),
+        config=msgspec.to_builtins(config),
+        seed=config.seed,
+        data=data,
+        preprocessing=preprocessing,
+        warnings=list(warnings),
+        versions=library_versions("limpet", "numpy", "torch", "safetensors"),
+    )
 
 
 class _Probe(msgspec.Struct):
@@ -168,7 +198,13 @@ class RunFolder:
     def finish(
         self, weights: Mapping[str, Tensor], sample: Mapping[str, NDArray[Any]], record: RunRecord
     ) -> None:
-        """Writes what the run came to; the record last, since it says that all is there."""
+        """Writes what the run came to; the record last, since it says that all is there.
+
+        Args:
+            weights: The model's, by name.
+            sample: Raw input of a few rows, images or clouds, for the export's golden data.
+            record: With `complete` true.
+        """
         from safetensors.torch import save  # brings torch, which reading a run does without
 
         self.write(WEIGHTS, save({name: value.contiguous() for name, value in weights.items()}))
@@ -217,7 +253,7 @@ def _files(path: Path) -> list[Path]:
     files = []
     for folder in (path, path / POLICY):
         files += [folder / name for name in (*FILES, POLICY_RECORD)]
-        files += (folder / TENSORBOARD).glob(EVENTS)
+        files += [*(folder / TENSORBOARD).glob(EVENTS), *folder.glob(UNFINISHED)]
     return files
 
 
@@ -277,21 +313,6 @@ def _check_same(folder: RunFolder, old: RunRecord, new: RunRecord) -> None:
             f"{folder.path} was begun with another {', '.join(differing)}",
             "repeat the first command with --resume, or begin anew with --force",
         )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that at no moment, power loss included, is there half of it."""
-    scratch = path.with_name(f".{path.name}.part")
-    with scratch.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def command_line() -> str:

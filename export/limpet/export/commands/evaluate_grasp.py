@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limpet.export.commands.options import json_option
+from limpet.training.commands import json_option
 
 if TYPE_CHECKING:
     from limpet.export.evaluate_grasp import GraspEvaluation

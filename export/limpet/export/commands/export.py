@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from limpet.contracts.manifest import Precision
-from limpet.export.commands.options import json_option
+from limpet.training.commands import json_option
 
 
 @click.command("export")

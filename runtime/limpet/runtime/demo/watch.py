@@ -42,7 +42,7 @@ class Watch(Closing):
             for source in sources
             if source.streamed.labels is not None
         }
-        self._console, self._endpoint = console, endpoint
+        self._console = console
         self._opened: dict[int, Alert] = {}
         self.alerts: list[Alert] = []
         """Every alert so far, in order."""

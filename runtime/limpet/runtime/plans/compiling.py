@@ -11,11 +11,12 @@ import msgspec
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.errors import EngineError
 from limpet.contracts.manifest import Precision
+from limpet.contracts.whole_files import write_whole
 from limpet.runtime.plans.builder import Report, build_plan
 from limpet.runtime.plans.key import PlanKey, Sidecar, plan_key
 from limpet.runtime.plans.libraries import Compiler, load_library
 from limpet.runtime.plans.profiles import Sizes, profile_of
-from limpet.runtime.plans.store import PlanStore, write_whole
+from limpet.runtime.plans.store import PlanStore, writable
 
 WORKSPACE_BYTES = 1 << 30
 
@@ -108,7 +109,8 @@ def compile_bundle(
             )
             store.write(plan, sidecar)
             if timings:
-                write_whole(cache, timings)
+                with writable(cache):
+                    write_whole(cache, timings)
     return CompileReport(
         bundle=str(bundle.path),
         name=bundle.manifest.name,

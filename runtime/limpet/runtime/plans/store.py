@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ import msgspec
 
 from limpet.contracts.bundle import ENGINES, Bundle
 from limpet.contracts.errors import EngineError
+from limpet.contracts.whole_files import write_whole
 from limpet.runtime.plans.key import PlanKey, Sidecar
 from limpet.runtime.plans.libraries import Compiler
 
@@ -62,9 +61,10 @@ class PlanStore:
         """Writes a plan, its sidecar last: what has none is no plan. Call it under `locked`."""
         path = self.path(sidecar.key)
         path.with_suffix(".json").unlink(missing_ok=True)
-        write_whole(path, plan)
         encoded = msgspec.json.format(msgspec.json.encode(sidecar))
-        write_whole(path.with_suffix(".json"), encoded + b"\n")
+        with writable(path):
+            write_whole(path, plan)
+            write_whole(path.with_suffix(".json"), encoded + b"\n")
         return path
 
     def timing_cache(self, key: PlanKey) -> Path:
@@ -78,11 +78,9 @@ class PlanStore:
 
         The lock goes with its process, however that ends.
         """
-        try:
+        with writable(self.folder):
             self.folder.mkdir(exist_ok=True)
             file = (self.folder / ".lock").open("wb")
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -112,33 +110,18 @@ def compile_command(bundle: Bundle, engine: Compiler) -> str:
     return f"limpet compile {bundle.path} --engine {engine}"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file in one step: at no moment is there half of it at `path`.
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """What is done within writes `path`, in a bundle.
 
     Raises:
         EngineError: It cannot be written.
     """
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        yield
     except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(path, error) from error
-        raise
-
-
-def _unwritable(path: Path, error: OSError) -> EngineError:
-    return EngineError(
-        f"{path} cannot be written: {error.strerror}",
-        "a plan is kept beside its model: let this user write there, or copy the bundle to where "
-        "it can be written",
-    )
+        raise EngineError(
+            f"{path} cannot be written: {error.strerror}",
+            "a plan is kept beside its model: let this user write there, or copy the bundle to "
+            "where it can be written",
+        ) from error

@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(gt=0, lt=1)]
-Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
+from limpet.training.encoder_config import Count, EncoderConfig, Part, Positive, Share
 
 
-class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Configuration of `limpet train anomaly`; `--config FILE` takes these keys as TOML.
+class AnomalyConfig(EncoderConfig, frozen=True, kw_only=True):
+    """Configuration of `limpet train anomaly`; `--config FILE` takes these keys, and those of
+    `EncoderConfig`, as TOML.
 
     Choices called `auto` follow a fixed rule on the training rows alone
     (`limpet.training.anomaly.chain`).
@@ -58,7 +56,6 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Nearest normal frames whose mean distance is the score."""
 
     steps: Count = 200
-    """Training steps."""
     batch: Annotated[int, msgspec.Meta(ge=2)] = 12
     """Sequences in a step, with as many that hold an anomaly."""
     negatives: Literal["pseudo", "random", "both"] = "both"
@@ -83,11 +80,6 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     temperature: Positive = 0.1
     """Temperature of the contrastive loss."""
     learning_rate: Positive = 2e-3
-    """Peak of AdamW's learning rate, which falls to zero as a cosine."""
-    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 1e-4
-    """Weight decay of AdamW."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the encoder while it trains; score and bank are fp32."""
 
     held_out: Share = 0.25
     """Last part of the training rows, kept from the encoder. Where rows are few, it alone sets the
@@ -97,8 +89,6 @@ class AnomalyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     false_alarms_per_day: Positive | None = None
     """Incidents that normal operation may open in a day; where given, it sets the threshold instead
     of `false_alarm_rate`."""
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Seed of weights, batches, injections and bank."""
 
     def __post_init__(self) -> None:
         for low, high in (("weakest", "strongest"), ("nearest", "farthest")):

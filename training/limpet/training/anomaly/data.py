@@ -178,7 +178,11 @@ def _stretches(pieces: Sequence[Piece], steps: Sequence[SignalStep]) -> list[Str
 
 
 def discrete_values(stretches: Sequence[Stretch]) -> dict[int, Float32]:
-    """Values of the features that take few, over the frames to fit in which they are present."""
+    """Values of the features that take few, over the frames to fit in which they are present.
+
+    Returns:
+        By feature, ascending, in prepared units. (k,) each
+    """
     samples = np.concatenate([np.where(s.present > 0, s.samples, np.nan)[s.fit] for s in stretches])
     values = {}
     for feature in np.flatnonzero(is_discrete(samples)).tolist():

@@ -197,7 +197,16 @@ class Batches:
     def loss(
         self, encoder: CausalEncoder, rng: np.random.Generator, device: str
     ) -> dict[str, Tensor]:
-        """Loss of one step, and what there is to know about its positives and stage 1."""
+        """Loss of one step, and what there is to know about its positives and stage 1.
+
+        Args:
+            encoder: On `device`.
+            rng: Of this step, the same on every rank.
+            device: Where the loss is computed.
+
+        Returns:
+            Scalars; `loss` is the one to descend.
+        """
         draw = self.draw(rng)
         own = shard(len(draw.normal))
         present = torch.from_numpy(draw.present[:, own]).to(device)

@@ -24,17 +24,8 @@ from limpet.training.anomaly.injection import inject
 from limpet.training.anomaly.model import AnomalyScorer, build_scorer
 from limpet.training.anomaly.objective import Batches
 from limpet.training.distributed import process_group
-from limpet.training.fit import FitConfig, check_gpu, fit
-from limpet.training.progress import progress
-from limpet.training.run import (
-    RunFolder,
-    RunRecord,
-    check_out,
-    library_versions,
-    now,
-    open_run,
-    source_commit,
-)
+from limpet.training.fit import check_gpu, fit_encoder
+from limpet.training.run import RunFolder, check_out, new_record, open_run
 from limpet.training.threads import one_thread
 
 MOST_PROBES = 512
@@ -110,17 +101,13 @@ def train_anomaly(
     check_out(Path(out), resume=resume, force=force)
     recordings = load_recordings(data, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
     prepared = prepare_training(recordings, Path(data).name, config, train_rows)
-    record = RunRecord(
-        kind="anomaly",
-        command=command,
-        created=now(),
-        commit=source_commit(),
-        config=msgspec.to_builtins(config),
-        seed=config.seed,
+    record = new_record(
+        "anomaly",
+        config,
         data=prepared.digests,
         preprocessing=prepared.preprocessing,
-        warnings=list(prepared.warnings),
-        versions=library_versions("limpet", "numpy", "torch", "safetensors"),
+        warnings=prepared.warnings,
+        command=command,
     )
     folder = open_run(out, record, resume=resume, force=force)
     with one_thread():
@@ -171,21 +158,9 @@ def _train(
     scorer = build_scorer(config, features, data.choices.blocks, bank)
     encoder = scorer.encoder.to(device)
     batches = Batches(data.stretches, data.discrete, config, data.choices.blocks)
-    descent = FitConfig(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-        precision=config.precision,
+    loss = fit_encoder(
+        encoder, lambda step, rng: batches.loss(encoder, rng, device), config, folder, data.name
     )
-    with progress(f"training on {data.name}", config.steps) as report:
-        loss = fit(
-            encoder,
-            lambda step, rng: batches.loss(encoder, rng, device),
-            descent,
-            folder.path,
-            report,
-        )
     scorer.cpu().eval()
     fill_banks(scorer, data.stretches, config.seed)
     return scorer, loss

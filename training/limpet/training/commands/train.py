@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from limpet.training.anomaly.config import AnomalyConfig
+from limpet.training.commands import json_option
 from limpet.training.commands.train_grasp import grasp
 from limpet.training.commands.train_options import (
     check_extra,
@@ -16,7 +17,6 @@ from limpet.training.commands.train_options import (
     configure,
     device_option,
     force_option,
-    json_option,
     out_option,
     resume_option,
     seed_option,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from limpet.training.commands import json_option
 from limpet.training.commands.train_options import (
     check_extra,
     config_option,
     configure,
     device_option,
     force_option,
-    json_option,
     out_option,
     resume_option,
     seed_option,

@@ -35,23 +35,17 @@ resume_option = click.option(
     "--resume", is_flag=True, help="Go on with an interrupted run at --out."
 )
 force_option = click.option("--force", is_flag=True, help="Replace a run at --out.")
-json_option = click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write the report as JSON; - for standard output, where it replaces the text.",
-)
 
 
 def config_option(module: str) -> Decorator:
-    """`--config`; `module` is where its keys are described."""
+    """`--config`; `module` is where the keys of one encoder alone are described."""
     return click.option(
         "--config",
         "config_file",
         type=click.Path(dir_okay=False, path_type=Path),
         metavar="FILE",
-        help=f"TOML file with what differs from the defaults ({module}).",
+        help=f"TOML file with what differs from the defaults ({module}, "
+        "limpet.training.encoder_config).",
     )
 
 

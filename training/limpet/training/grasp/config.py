@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from limpet.contracts.clouds import CloudPreprocessing
-
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
+from limpet.training.encoder_config import Count, EncoderConfig, NotNegative, Part, Positive
 
 
-class GraspConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Configuration of `limpet train grasp`; `--config FILE` takes these keys as TOML."""
+class GraspConfig(EncoderConfig, frozen=True, kw_only=True):
+    """Configuration of `limpet train grasp`; `--config FILE` takes these keys, and
+    those of `EncoderConfig`, as TOML.
+    """
 
     input: Literal["two", "one", "prefused"] = "two"
     """What the encoder sees: two views, fused after the backbone; one view alone; or the clouds of
@@ -94,17 +92,9 @@ class GraspConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Weight of the grasps' widths, in units of 10 cm."""
 
     steps: Count = 3000
-    """Training steps."""
     batch: Count = 2
     """Scenes in a step."""
-    learning_rate: Positive = 1e-3
-    """Peak of AdamW's learning rate, which falls to zero as a cosine."""
     weight_decay: NotNegative = 1e-2
-    """Weight decay of AdamW."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the network while it trains."""
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Seed of weights, samples and augmentations."""
 
     def __post_init__(self) -> None:
         if self.cloud.candidates % 16 or self.cloud.candidates > self.cloud.points:

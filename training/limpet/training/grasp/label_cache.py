@@ -61,7 +61,11 @@ class PackedArray:
             raise DataError(f"{where} is in Fortran order", "save it in C order: np.savez")
 
     def take(self, rows: int) -> NDArray[Any]:
-        """The next rows."""
+        """The next rows, as the array has them. (rows, *shape[1:])
+
+        Raises:
+            DataError: The file ends before them.
+        """
         count = rows * int(np.prod(self.shape[1:], dtype=np.int64))
         data = self._stream.read(count * self.dtype.itemsize)
         if len(data) != count * self.dtype.itemsize:

@@ -54,7 +54,7 @@ class Matches:
 
 
 def score_of(friction_tenths: NDArray[np.uint8]) -> Float32:
-    """1 for a friction of 0.1, falling by 1/12 a tenth, and 0 where none holds."""
+    """1 for a friction of 0.1, falling by 1/12 a tenth, 0 where none holds (0); same shape."""
     tenths = friction_tenths.astype(np.float32)
     return np.where((tenths > 0) & (tenths < 13), (13 - tenths) / 12, np.float32(0))
 

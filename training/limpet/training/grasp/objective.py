@@ -61,7 +61,15 @@ class Objective:
         self._samples, self._labels, self._config = samples, labels, config
 
     def loss(self, encoder: GraspEncoder, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Loss of one step, with its parts."""
+        """Loss of one step, the mean of `batch` scenes drawn without repeats.
+
+        Args:
+            encoder: Computes on the device where it is.
+            rng: Of this step, the same on every rank.
+
+        Returns:
+            Scalars: `loss`, and its parts before they are weighed.
+        """
         config = self._config
         drawn = rng.choice(len(self._samples), config.batch, replace=False)
         # A generator for each scene, whichever rank it goes to.
@@ -76,7 +84,7 @@ class Objective:
     def of(
         self, encoder: GraspEncoder, sample: Sample, rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """Loss of one scene."""
+        """Loss of one scene, as `loss`; `rng` augments it and chooses seeds and views."""
         config, labels = self._config, self._labels[sample.scene]
         seen = augment(sample, config, rng)
         v = seen.views

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from limpet.contracts.clouds import CloudPreprocessing, depth_points, prepare
 from limpet.contracts.errors import DataError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
+from limpet.contracts.whole_files import write_whole
 from limpet.training.grasp.graspnet import Frame, GraspNet, default_cache
 from limpet.training.grasp.matching import Matcher
-from limpet.training.run import write_whole
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

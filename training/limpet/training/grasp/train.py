@@ -15,7 +15,7 @@ import torch
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import DataDigest
 from limpet.training.distributed import process_group
-from limpet.training.fit import FitConfig, check_gpu, fit
+from limpet.training.fit import check_gpu, fit_encoder
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.encoder import GraspEncoder
 from limpet.training.grasp.graspnet import GraspNet
@@ -25,15 +25,7 @@ from limpet.training.grasp.targets import SceneLabels
 from limpet.training.grasp.validation import validate
 from limpet.training.progress import progress
 from limpet.training.ranks import leads
-from limpet.training.run import (
-    RunFolder,
-    RunRecord,
-    check_out,
-    library_versions,
-    now,
-    open_run,
-    source_commit,
-)
+from limpet.training.run import RunFolder, check_out, new_record, open_run
 from limpet.training.threads import one_thread
 
 
@@ -116,17 +108,13 @@ def train_grasp(
         samples, labels = _open(scenes, maker, "train")
         held_out, held_out_labels = _open(scenes, maker, "validation")
         objective = Objective(samples, labels, config)
-        record = RunRecord(
-            kind="grasp",
-            command=command,
-            created=now(),
-            commit=source_commit(),
-            config=msgspec.to_builtins(config),
-            seed=config.seed,
+        record = new_record(
+            "grasp",
+            config,
             data=[_digest(scenes.root.name, samples)],
             preprocessing=config.cloud,
             warnings=_warnings(held_out),
-            versions=library_versions("limpet", "numpy", "torch", "safetensors"),
+            command=command,
         )
         folder = open_run(out, record, resume=resume, force=force)
         encoder, loss = _train(objective, scenes.root.name, config, device, folder)
@@ -186,13 +174,5 @@ def _train(
     def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         return objective.loss(encoder, rng)
 
-    descent = FitConfig(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-        precision=config.precision,
-    )
-    with progress(f"training on {name}", config.steps) as report:
-        loss = fit(encoder, loss_of_step, descent, folder.path, report)
+    loss = fit_encoder(encoder, loss_of_step, config, folder, name)
     return encoder.cpu().eval(), loss

@@ -66,5 +66,15 @@ def _enlarge(channels: int, out: int) -> list[nn.Module]:
 def reconstruction_loss(
     model: Autoencoder, batches: Batches, rng: np.random.Generator, device: str
 ) -> dict[str, Tensor]:
-    """Loss of one step: both views of every pose, each reconstructed by itself."""
+    """Loss of one step: both views of every pose, each reconstructed by itself.
+
+    Args:
+        model: On `device`.
+        batches: Gives the views of `batch` poses.
+        rng: Of this step; draws the poses and how each view looks.
+        device: Where the loss is computed.
+
+    Returns:
+        `loss`, a scalar.
+    """
     return {"loss": model(batches.inputs(batches.draw(rng), device))}

@@ -7,15 +7,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from limpet.contracts.images import ImagePreprocessing
-
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
+from limpet.training.encoder_config import Count, EncoderConfig, NotNegative, Part, Positive
 
 
-class NavigationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Configuration of `limpet train navigation`; `--config FILE` takes these keys as TOML."""
+class NavigationConfig(EncoderConfig, frozen=True, kw_only=True):
+    """Configuration of `limpet train navigation`; `--config FILE` takes these keys, and
+    those of `EncoderConfig`, as TOML.
+    """
 
     width: Count = 16
     """Channels of the encoder's first layer; the later ones have multiples of it."""
@@ -55,7 +53,6 @@ class NavigationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Largest temperature."""
 
     steps: Count = 2000
-    """Training steps."""
     batch: Annotated[int, msgspec.Meta(ge=2)] = 64
     """Poses in a step, each seen in two appearances."""
     brightened: Part = 0.5
@@ -68,14 +65,6 @@ class NavigationConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Steps of gradient ascent on the loss by which every second view is made harder (HSAT)."""
     attack_size: NotNegative = 4 / 255
     """Largest change of a pixel in such an attack, in units of full scale."""
-    learning_rate: Positive = 1e-3
-    """Peak of AdamW's learning rate, which falls to zero as a cosine."""
-    weight_decay: NotNegative = 1e-4
-    """Weight decay of AdamW."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of the encoder while it trains."""
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Seed of weights, batches and augmentations."""
 
     def __post_init__(self) -> None:
         if self.coldest > self.warmest:

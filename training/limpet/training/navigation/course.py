@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.metrics_log import metrics_log
 from limpet.training.navigation.fleet import Fleet
 from limpet.training.navigation.imitation import Choose, Imitator, Trip, record
@@ -26,7 +27,7 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.sac import Learner
 from limpet.training.navigation.teacher import Disturbance, Rescue
 from limpet.training.progress import Report
-from limpet.training.run import CHECKPOINT, write_whole
+from limpet.training.run import CHECKPOINT
 
 Float32 = NDArray[np.float32]
 COLUMNS = ("inputs", "actions", "taught", "known", "rewards")

@@ -155,7 +155,16 @@ class PointGoalEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def step(
         self, action: NDArray[np.float32]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Drives for one control period."""
+        """Drives for one control period.
+
+        Args:
+            action: Forward speed, -1 standing to 1 as fast as the robot can, and turn rate, -1
+                right to 1 left; beyond ±1 it is limited. (2,)
+
+        Returns:
+            Observation by sense, reward, whether the goal is reached, whether the steps are used up
+            without that, and figures of the episode so far.
+        """
         config = self.config
         v, omega = speeds_of(action, config.robot)
         self.pose, driven, touched = config.robot.drive(self.pose, v, omega, self._obstacles)
@@ -231,13 +240,13 @@ class PointGoalEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
 
 def speeds_of(action: NDArray[np.float32], robot: Robot) -> tuple[float, float]:
-    """Forward speed (m/s) and turn rate (rad/s) of an action; beyond ±1 it is limited."""
+    """Forward speed (m/s) and turn rate (rad/s) of an action (2,); beyond ±1 it is limited."""
     a, b = (min(1.0, max(-1.0, float(value))) for value in action)
     return robot.speed * (a + 1) / 2, robot.turn_rate * b
 
 
 def action_of(v: float, omega: float, robot: Robot) -> NDArray[np.float32]:
-    """The action for a forward speed (m/s) and a turn rate (rad/s)."""
+    """The action for a forward speed (m/s) and a turn rate (rad/s), limited to ±1. (2,)"""
     action = np.array([2 * v / robot.speed - 1, omega / robot.turn_rate])
     return np.asarray(np.clip(action, -1.0, 1.0), np.float32)
 

@@ -154,7 +154,12 @@ def _probe(
 
 
 def raw_pixels(images: Uint8, side: int = 16) -> Float32:
-    """A baseline: small images, each without its mean, as rows of unit length. (n, 3 side²)"""
+    """A baseline: small images, each without its mean, as rows of unit length. (n, 3 side²)
+
+    Args:
+        images: sRGB. uint8 (n, H, W, 3)
+        side: Pixels along each side of a small image.
+    """
     small = np.stack([resize_area(image, side, side) for image in images]).reshape(len(images), -1)
     small = small - small.mean(axis=1, keepdims=True)
     length = np.linalg.norm(small, axis=1, keepdims=True)

@@ -100,7 +100,14 @@ class FreeSpace:
         return DistanceField(self, goal, (lengths + ahead[:, None]).min(axis=0))
 
     def cells_near(self, point: Float64) -> NDArray[np.intp]:
-        """Flat indices of the free ones among the 4 × 4 cells around a point."""
+        """Flat indices of the free ones among the 4 × 4 cells around a point.
+
+        Args:
+            point: x, y, m. (2,)
+
+        Returns:
+            (k,), k at most 16.
+        """
         h, w = self.free_HW.shape
         x, y = np.floor(point / CELL_M - 0.5).astype(int)
         rows = np.arange(max(y - 1, 0), min(y + 3, h))
@@ -125,6 +132,9 @@ class DistanceField:
         """Distance from a point, m: on to the best of the cells around it, then through cells.
 
         Within two cells of the goal it is the straight line. Infinite away from free cells.
+
+        Args:
+            point: x, y, m. (2,)
         """
         straight = float(np.hypot(point[0] - self.goal[0], point[1] - self.goal[1]))
         if straight <= 2 * CELL_M:
@@ -161,7 +171,7 @@ class DistanceField:
 
 
 def largest_part(free_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest part of a mask that is connected side by side."""
+    """The largest part of a mask that is connected side by side. (H, W)"""
     parts, number = ndimage.label(free_HW)
     if number == 0:
         return free_HW

@@ -35,7 +35,6 @@ class Furnisher:
         self.shape, self.centers = cell_centers(plan.size)
         self.clearance: Float64 = wall_footprints(plan).clearance(self.centers)
         self.taken: list[Area] = [_before(hole) for hole in plan.openings if hole.kind != "window"]
-        self.instance = 0
         # Both sides of each opening have to stay connected.
         doors = [hole for hole in plan.openings if hole.kind != "window"]
         self.gates = np.array([self._nearest(_middle(hole)) for hole in doors])
@@ -66,7 +65,6 @@ class Furnisher:
         self.solids += solids
         if not overlaps:
             self.taken.append(area)
-        self.instance += 1
         return True
 
     def _open(self, clearance: Float64) -> bool:
@@ -115,7 +113,7 @@ def _put_at_wall(furnisher: Furnisher, sides: list[Side], piece: Piece, rng: Rng
             side.axis, side.inward
         ]
         one, other = side.at(a, 0.0, 0.0), side.at(b, piece.depth, 0.0)
-        solids = [solid.moved(x, y, yaw, furnisher.instance + 1) for solid in piece.solids]
+        solids = [solid.moved(x, y, yaw) for solid in piece.solids]
         if furnisher.put(solids, _area(one, other)):
             return
 
@@ -137,7 +135,7 @@ def _put_in_middle(furnisher: Furnisher, inner: Area, piece: Piece, rng: Rng) ->
         # The piece's floor begins at its back: shift so that its middle is at (x, y).
         back_x = x + math.sin(yaw) * piece.depth / 2
         back_y = y - math.cos(yaw) * piece.depth / 2
-        solids = [s.moved(back_x, back_y, yaw, furnisher.instance + 1) for s in piece.solids]
+        solids = [s.moved(back_x, back_y, yaw) for s in piece.solids]
         if furnisher.put(solids, (x - w / 2, y - d / 2, x + w / 2, y + d / 2), overlaps=flat):
             return
 
@@ -171,9 +169,7 @@ def _hang_leaf(furnisher: Furnisher, hole: Opening, rng: Rng) -> None:
         others = [taken for taken in furnisher.taken if taken != own]
         if any(_overlap(grown, other) for other in others):
             continue
-        instance = furnisher.instance + 1
-        solids = [part.moved(0.0, 0.0, 0.0, instance) for part in (leaf, handle)]
-        if furnisher.put(solids, grown, overlaps=True):
+        if furnisher.put([leaf, handle], grown, overlaps=True):
             furnisher.taken.append(grown)
             return
 
@@ -188,7 +184,7 @@ def _put_on_wall(furnisher: Furnisher, side: Side, rng: Rng) -> None:
         bar = side.bar(middle - wide / 2, middle + wide / 2, 0.12, 0.62, 0.03, 0.11,
                        Surface("ceramic", 0), "radiator")  # fmt: skip
         area = _area(side.at(hole.start, 0.0, 0.0), side.at(hole.stop, 0.12, 0.0))
-        furnisher.put([bar.moved(0.0, 0.0, 0.0, furnisher.instance + 1)], area)
+        furnisher.put([bar], area)
     if rng.random() > 0.75 or side.stop - side.start < 1.6:
         return
     wide, high = rng.uniform(0.4, 0.95), rng.uniform(0.4, 0.75)
@@ -211,9 +207,7 @@ def _put_on_wall(furnisher: Furnisher, side: Side, rng: Rng) -> None:
         side.bar(a0, a0 + 0.03, z, z + high, 0.0, 0.03, Surface("wood", slot), "picture")
         for a0 in (a - 0.03, b)
     ]
-    instance = furnisher.instance + 1
-    parts = [part.moved(0.0, 0.0, 0.0, instance) for part in (picture, *frame)]
-    furnisher.put(parts, area, overlaps=True)
+    furnisher.put([picture, *frame], area, overlaps=True)
 
 
 def _top(solid: Solid) -> float:

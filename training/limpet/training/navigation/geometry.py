@@ -78,11 +78,6 @@ class SceneGeometry:
         """Segmentation class of each triangle, and 255 for nothing. (T + 1,)"""
         return np.append(self.surfaces.label[self.surfaces.patch_of], np.uint8(255))
 
-    @property
-    def instances(self) -> Int32:
-        """Piece of furniture of each triangle, 0 for the building, -1 for nothing. (T + 1,)"""
-        return np.append(self.surfaces.instance[self.surfaces.patch_of], np.int32(-1))
-
     def look(
         self,
         poses_N3: NDArray[np.float64],
@@ -139,12 +134,12 @@ class SceneGeometry:
         self, triangles: Int32, barycentric: Float32, depth: Float32, camera: Camera
     ) -> Int32:
         corners, sizes = self._tables
-        corner = corners.take(triangles, axis=0)  # (n, 8): texels along u and v, coarseness
+        corner = corners.take(triangles, axis=0)  # (n, 8): texels along u and v, fineness
         b, c = barycentric[:, 0], barycentric[:, 1]
         x = (corner[:, 0] + b * corner[:, 2] + c * corner[:, 4]).astype(np.int32)
         y = (corner[:, 1] + b * corner[:, 3] + c * corner[:, 5]).astype(np.int32)
         # A pixel wider than a texel shows a coarser level, so that patterns do not flicker.
-        wide = depth * (camera.pixel_rad) * corner[:, 6]
+        wide = depth * camera.pixel_rad * corner[:, 6]
         level = (wide > 1.5).astype(np.int32) + (wide > 3.0) + (wide > 6.0)
         start_and_columns = sizes.reshape(-1, 2).take(triangles * len(sizes[0]) + level, axis=0)
         x >>= level
@@ -220,6 +215,7 @@ def _texel_tables(s: Surfaces) -> tuple[Float32, Int32]:
     corners = np.zeros((len(patch) + 1, 8), np.float32)
     corners[:-1, :6] = inside.reshape(-1, 6)
     corners[:-1, 6] = fineness
+    corners[-1, 6] = 1.0  # nothing is infinitely far away, which times 0 would be no number
     sizes = np.zeros((len(patch) + 1, len(s.texels), 2), np.int32)
     begin = 0
     for level, charts in enumerate(s.texels):

@@ -211,8 +211,13 @@ def windows(
 ) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Cuts trips that lie one after the other into windows of a size, at places that change.
 
+    Args:
+        lengths: Commands of each trip. (n,)
+        size: Commands of a window; the first and the last of a trip may be shorter.
+        rng: Draws where the first window of each trip ends.
+
     Returns:
-        First command, and one after the last, of each window.
+        First command, and one after the last, of each window. (k,) each
     """
     starts, stops, begin = [], [], 0
     for length in lengths:

@@ -108,7 +108,17 @@ def read_log(path: Path | str, rules: LogRules = LogRules()) -> RobotLog:  # noq
 
 
 def paired(path: Path, images: Iterable[ImageSource], scans: Scans, rules: LogRules) -> RobotLog:
-    """Pairs images, in order of time, with the scans nearest in time."""
+    """Pairs images with the scans nearest in time.
+
+    Args:
+        path: Where both come from, for errors.
+        images: In order of time.
+        scans: In any order.
+        rules: Size of an image, time between two that are kept, largest gap to a scan.
+
+    Raises:
+        DataError: No image has a scan that is near enough, or one cannot be read.
+    """
     kept: list[Uint8] = []
     times, gaps, chosen = [], [], []
     without, last = 0, -(2**62)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limpet.contracts.errors import UsageError
-from limpet.contracts.scores_file import write_atomically
+from limpet.contracts.whole_files import output_file
 from limpet.training.navigation.frames import Float32, Frames
 
 QUERIES, NEIGHBOURS = 12, 6
@@ -55,4 +55,5 @@ def draw_neighbours(out: Path, embedded: Float32, poses: NDArray[np.intp], frame
         for column, image in enumerate(shown):
             left = column * (width + GAP) + (GAP if column else 0)
             sheet[top : top + height, left : left + width] = image
-    write_atomically(out, lambda file: Image.fromarray(sheet).save(file, "PNG"))
+    with output_file(out) as file:
+        Image.fromarray(sheet).save(file, "PNG")

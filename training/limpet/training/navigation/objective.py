@@ -162,7 +162,16 @@ class Batches:
         return distance.astype(np.float32)
 
     def loss(self, encoder: Encoder, rng: np.random.Generator, device: str) -> dict[str, Tensor]:
-        """Loss of one step, with the correlation of geometric with embedding similarity in it."""
+        """Loss of one step.
+
+        Args:
+            encoder: On `device`.
+            rng: Of this step, the same on every rank.
+            device: Where the loss is computed.
+
+        Returns:
+            Scalars: `loss`, and `correlation` of geometric with embedding distance in the batch.
+        """
         draw, config = self.draw(rng), self._config
         views = self.inputs(draw, device)
         distance = torch.from_numpy(draw.distance).to(device).repeat(2, 2)
@@ -180,7 +189,7 @@ class Batches:
         return {"loss": loss_of(embedded), "correlation": _correlation(both, distance)}
 
     def inputs(self, draw: Draw, device: str) -> Tensor:
-        """This rank's rows as the encoder takes them: first views, then second views."""
+        """This rank's b rows as the encoder takes them: first, then second views. (2b, 3, H, W)"""
         own = shard(self._config.batch)
         made = []
         # Outside of autocast: half precision has fewer shades than a camera.

@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.navigation.camera import Camera, Lidar
 from limpet.training.navigation.controllers import plan_way
 from limpet.training.navigation.episodes import EpisodeRules, sample_episode
 from limpet.training.navigation.robot import Robot, polar
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.textures import SETS, AppearanceSet
-from limpet.training.run import write_whole
 
 POSES_AT_ONCE = 32
 

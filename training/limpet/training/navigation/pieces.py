@@ -29,14 +29,14 @@ def box(
     x: float, y: float, z0: float, size: tuple[float, float, float], role: Role, label: Label,
     slot: int = 0, yaw: float = 0.0,
 ) -> Box:  # fmt: skip
-    """A box centred at (x, y) with its bottom at z0."""
+    """A box centred at (x, y) with its bottom at z0, m; `size` along its own axes, yaw in rad."""
     return Box((x, y, z0 + size[2] / 2), size, Surface(role, slot), label, yaw)
 
 
 def legs(
     w: float, d: float, height: float, thick: float, role: Role, label: Label, slot: int
 ) -> list[Solid]:
-    """Four legs at the corners of a w × d top whose middle is at (0, d / 2)."""
+    """Four legs, `thick` square, at the corners of a w × d top whose middle is at (0, d / 2); m."""
     half = thick / 2
     return [
         box(x, y, 0.0, (thick, thick, height), role, label, slot)

@@ -181,7 +181,8 @@ def _door(
     top = rng.uniform(2.15, height - 0.2) if passage else DOOR_HEIGHT_M
     margin = 0.25 + WALL_M
     width = min(width, stop - start - 2 * margin)  # the widest passages, in the shortest walls
-    at = rng.uniform(start + margin, stop - margin - width)
+    first = start + margin
+    at = rng.uniform(first, max(first, stop - margin - width))  # rounding may leave less than none
     return Opening("passage" if passage else "door", axis, line, at, at + width, 0.0, top, rooms)
 
 

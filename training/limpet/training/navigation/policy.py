@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from limpet.contracts.errors import DataError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.navigation.robot import Robot
-from limpet.training.run import write_whole
 
 EMBEDDING = 128
 """Length of an encoder's embedding."""

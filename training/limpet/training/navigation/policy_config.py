@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from limpet.training.navigation.config import Count, NotNegative, Part, Positive
+from limpet.training.encoder_config import Count, NotNegative, Part, Positive
 from limpet.training.navigation.environment import PointGoalConfig
 
 SenseName = Literal["embedding", "lidar", "nothing", "pixels"]

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from limpet.contracts.errors import DataError, UsageError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.navigation.course import Course, commands_of
 from limpet.training.navigation.encoder import Encoder, load_encoder
 from limpet.training.navigation.environment import Observation, PointGoalEnv
@@ -36,14 +37,7 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import perception
 from limpet.training.progress import progress
-from limpet.training.run import (
-    CHECKPOINT,
-    POLICY,
-    POLICY_RECORD,
-    WEIGHTS,
-    library_versions,
-    write_whole,
-)
+from limpet.training.run import CHECKPOINT, POLICY, POLICY_RECORD, WEIGHTS, library_versions
 from limpet.training.settings import read_settings
 from limpet.training.threads import one_thread
 

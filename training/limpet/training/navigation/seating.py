@@ -21,7 +21,7 @@ def table(rng: Rng) -> Piece:
         out.append(Cylinder((0.0, room + d / 2), 0.0, 0.04, 0.25, surface, "table", 12))
     else:
         out.append(box(0.0, room + d / 2, top - 0.04, (w, d, 0.04), "wood", "table", slot))
-        out += [leg.moved(0.0, room, 0.0, 0) for leg in legs(w, d, top - 0.04, 0.06, "wood",
+        out += [leg.moved(0.0, room, 0.0) for leg in legs(w, d, top - 0.04, 0.06, "wood",
                                                              "table", slot)]  # fmt: skip
     seat = int(rng.integers(9))
     for side in (-1, 1):
@@ -31,7 +31,7 @@ def table(rng: Rng) -> Piece:
                 yaw = (np.pi if side < 0 else 0.0) + rng.normal(0.0, 0.12)
                 away = d / 2 + rng.uniform(-0.12, 0.15)
                 x0, y0 = float(x), room + d / 2 + side * away
-                out += [part.moved(x0, y0, yaw, 0) for part in _chair(rng, seat)]
+                out += [part.moved(x0, y0, yaw) for part in _chair(rng, seat)]
     return Piece(tuple(out), w + 0.1, d + 2 * room)
 
 
@@ -101,7 +101,7 @@ def desk(rng: Rng) -> Piece:
         box(0.0, 0.0, 0.42, (0.46, 0.46, 0.08), "fabric", "chair", chair),
         box(0.0, 0.22, 0.6, (0.42, 0.06, 0.5), "fabric", "chair", chair),
     ]
-    out += [part.moved(x, y, rng.normal(0.0, 0.5), 0) for part in swivel]
+    out += [part.moved(x, y, rng.normal(0.0, 0.5)) for part in swivel]
     return Piece(tuple(out), w, d + 0.5)
 
 

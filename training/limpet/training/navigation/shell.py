@@ -53,7 +53,7 @@ class Side:
         )
 
     def at(self, along: float, out: float, z: float) -> Vector:
-        """World point: along the wall, out of its face into the room, height."""
+        """World point, m: along the wall, out of its face into the room, height."""
         across = self.face + self.inward * out
         return (along, across, z) if self.axis == 0 else (across, along, z)
 
@@ -65,7 +65,7 @@ class Side:
     def strip(
         self, a: float, b: float, z0: float, z1: float, surface: Surface, label: Label
     ) -> Rectangle:
-        """A piece of the face between two places and heights."""
+        """A piece of the face: from `a` to `b` along the wall, `z0` to `z1` above the floor, m."""
         return Rectangle(
             origin=self.at(a, 0.0, z0),
             u=self.vector(b - a, 0.0, 0.0),
@@ -80,7 +80,7 @@ class Side:
         self, a: float, b: float, z0: float, z1: float, out0: float, out1: float,
         surface: Surface, label: Label,
     ) -> Box:  # fmt: skip
-        """A box on the face, from `out0` to `out1` in front of it."""
+        """A box before the face: as `strip`, and from `out0` to `out1` out into the room, m."""
         size = (b - a, out1 - out0) if self.axis == 0 else (out1 - out0, b - a)
         return Box(
             center=self.at((a + b) / 2, (out0 + out1) / 2, (z0 + z1) / 2),

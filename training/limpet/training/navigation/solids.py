@@ -58,7 +58,6 @@ class Rectangle:
         surface: Material.
         label: What it is part of.
         texture_at: Texture coordinates of `origin`, m, so that patterns go on across pieces.
-        instance: Number of the piece of furniture, 0 for the building itself.
         round: The inscribed disc rather than the whole rectangle.
     """
 
@@ -69,7 +68,6 @@ class Rectangle:
     surface: Surface
     label: Label
     texture_at: tuple[float, float] = (0.0, 0.0)
-    instance: int = 0
     round: bool = False
 
 
@@ -82,7 +80,6 @@ class Box:
     surface: Surface
     label: Label
     yaw: float = 0.0
-    instance: int = 0
 
     def rectangles(self) -> Iterator[Rectangle]:
         """Its faces; a bottom on the floor is left out, since nothing sees it."""
@@ -111,7 +108,6 @@ class Box:
                 normal=(n[0] * sign, n[1] * sign, n[2] * sign),
                 surface=self.surface,
                 label=self.label,
-                instance=self.instance,
             )
 
     def footprint(self) -> tuple[float, ...] | None:
@@ -121,12 +117,12 @@ class Box:
             return None
         return (x, y, self.size[0] / 2, self.size[1] / 2, self.yaw, 0.0)
 
-    def moved(self, x: float, y: float, yaw: float, instance: int) -> Box:
-        """Turned about the origin by `yaw`, then shifted."""
+    def moved(self, x: float, y: float, yaw: float) -> Box:
+        """Turned about the vertical through the origin by `yaw` (rad), then shifted (m)."""
         cos, sin = math.cos(yaw), math.sin(yaw)
         cx, cy, cz = self.center
         center = (x + cos * cx - sin * cy, y + sin * cx + cos * cy, cz)
-        return replace(self, center=center, yaw=self.yaw + yaw, instance=instance)
+        return replace(self, center=center, yaw=self.yaw + yaw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +136,6 @@ class Cylinder:
     surface: Surface
     label: Label
     sides: int = 10
-    instance: int = 0
 
     def rectangles(self) -> Iterator[Rectangle]:
         """Its sides and lids."""
@@ -161,7 +156,6 @@ class Cylinder:
                 surface=self.surface,
                 label=self.label,
                 texture_at=(i * width, 0.0),
-                instance=self.instance,
             )
         outer = self.radius / math.cos(step / 2)
         lids = [(self.top, 1.0)] + ([(self.bottom, -1.0)] if self.bottom > 0.01 else [])
@@ -173,7 +167,6 @@ class Cylinder:
                 normal=(0.0, 0.0, up),
                 surface=self.surface,
                 label=self.label,
-                instance=self.instance,
                 round=True,
             )
 
@@ -183,13 +176,11 @@ class Cylinder:
             return None
         return (*self.center, 0.0, 0.0, 0.0, self.radius)
 
-    def moved(self, x: float, y: float, yaw: float, instance: int) -> Cylinder:
-        """Turned about the origin by `yaw`, then shifted."""
+    def moved(self, x: float, y: float, yaw: float) -> Cylinder:
+        """Turned about the vertical through the origin by `yaw` (rad), then shifted (m)."""
         cos, sin = math.cos(yaw), math.sin(yaw)
         cx, cy = self.center
-        return replace(
-            self, center=(x + cos * cx - sin * cy, y + sin * cx + cos * cy), instance=instance
-        )
+        return replace(self, center=(x + cos * cx - sin * cy, y + sin * cx + cos * cy))
 
 
 Solid = Box | Cylinder

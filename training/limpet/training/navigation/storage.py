@@ -92,7 +92,7 @@ def counter(rng: Rng) -> Piece:
     if rng.random() < 0.6:
         x = w / 2 + 0.33
         out.append(box(x, 0.31, 0.0, (0.6, 0.62, rng.uniform(1.5, 1.9)), "ceramic", "counter", 1))
-        return Piece(tuple(part.moved(-0.33, 0.0, 0.0, 0) for part in out), w + 0.66, 0.65)
+        return Piece(tuple(part.moved(-0.33, 0.0, 0.0) for part in out), w + 0.66, 0.65)
     return Piece(tuple(out), w, 0.65)
 
 

@@ -43,12 +43,12 @@ class Charts:
 
     @staticmethod
     def of(columns: NDArray[np.integer], rows: NDArray[np.integer]) -> Charts:
-        """Charts of these sizes, one after another."""
+        """Charts of these numbers of points along u and v, one after another. (P,) each"""
         start = np.concatenate([[0], np.cumsum(columns.astype(np.int64) * rows)])
         return Charts(columns.astype(np.int32), rows.astype(np.int32), start.astype(np.int32))
 
     def points(self) -> tuple[Int32, Int32, Int32]:
-        """Patch, column and row of every point of the flat table."""
+        """Patch, column and row of every point of the flat table. (X,) each"""
         patch = np.repeat(np.arange(len(self.rows), dtype=np.int32), np.diff(self.start))
         within = np.arange(self.start[-1], dtype=np.int32) - self.start[patch]
         row = within // self.columns[patch]
@@ -73,7 +73,7 @@ class Surfaces:
     Attributes:
         origin, u, v, normal: Of the patches, world frame, m. (P, 3) each
         role, slot: Material of each patch: index into `ROLES`, and which of that role. (P,)
-        label, instance: Segmentation class (index into `LABELS`) and piece of furniture. (P,)
+        label: Segmentation class, index into `LABELS`. (P,)
         texture_at: Texture coordinates of the origin, m. (P, 2)
         sides: Lengths of u and v, m. (P, 2)
         vertices: Corners of triangles, m. (V, 3)
@@ -90,7 +90,6 @@ class Surfaces:
     role: Int32
     slot: Int32
     label: NDArray[np.uint8]
-    instance: Int32
     texture_at: Float64
     sides: Float64
     vertices: Float32
@@ -143,7 +142,6 @@ def flatten(rectangles: Sequence[Rectangle]) -> Surfaces:
         role=np.array([ROLES.index(r.surface.role) for r in rectangles], np.int32),
         slot=np.array([r.surface.slot for r in rectangles], np.int32),
         label=label,
-        instance=np.array([r.instance for r in rectangles], np.int32),
         texture_at=np.array([r.texture_at for r in rectangles]),
         sides=sides,
         vertices=vertices,

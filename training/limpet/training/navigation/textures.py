@@ -213,7 +213,7 @@ def texture_files(folder: Path | str, which: AppearanceSet) -> list[Path]:
 
 @lru_cache(maxsize=256)
 def read_texture(file: Path) -> Float32:
-    """A file as a tile.
+    """A file as a tile of linear light, 0 to 1. float32 (TILE, TILE, 3)
 
     Raises:
         DataError: It is no image that can be read.

@@ -12,22 +12,13 @@ import torch
 from torch import nn
 
 from limpet.training.distributed import process_group
-from limpet.training.fit import FitConfig, check_gpu, fit
+from limpet.training.fit import check_gpu, fit_encoder
 from limpet.training.navigation.autoencoder import Autoencoder, reconstruction_loss
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder
 from limpet.training.navigation.frames import Frames, open_frames
 from limpet.training.navigation.objective import Batches
-from limpet.training.progress import progress
-from limpet.training.run import (
-    RunFolder,
-    RunRecord,
-    check_out,
-    library_versions,
-    now,
-    open_run,
-    source_commit,
-)
+from limpet.training.run import RunFolder, check_out, new_record, open_run
 from limpet.training.threads import one_thread
 
 SAMPLES = 4
@@ -91,17 +82,13 @@ def train_navigation(
     check_out(Path(out), resume=resume, force=force)
     frames = open_frames(data, config.image)
     batches = Batches(frames, config)
-    record = RunRecord(
-        kind="navigation",
-        command=command,
-        created=now(),
-        commit=source_commit(),
-        config=msgspec.to_builtins(config),
-        seed=config.seed,
+    record = new_record(
+        "navigation",
+        config,
         data=[frames.digest()],
         preprocessing=config.image,
         warnings=_warnings(frames, config),
-        versions=library_versions("limpet", "numpy", "torch", "safetensors"),
+        command=command,
     )
     folder = open_run(out, record, resume=resume, force=force)
     with one_thread():
@@ -145,13 +132,5 @@ def _train(
             return reconstruction_loss(model, batches, rng, device)
         return batches.loss(encoder, rng, device)
 
-    descent = FitConfig(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        seed=config.seed,
-        precision=config.precision,
-    )
-    with progress(f"training on {name}", config.steps) as report:
-        loss = fit(model, loss_of_step, descent, folder.path, report)
+    loss = fit_encoder(model, loss_of_step, config, folder, name)
     return encoder.cpu().eval(), loss

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import DataError, UsageError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.navigation.controllers import Controller
 from limpet.training.navigation.environment import PointGoalEnv, action_of
 from limpet.training.navigation.files import read_arrays
 from limpet.training.navigation.robot import polar
 from limpet.training.navigation.textures import AppearanceSet
-from limpet.training.run import write_whole
 
 FORMAT = "limpet-trajectory-1"
 ARRAYS = {

@@ -152,7 +152,12 @@ class Judge:
 
 
 def make_model(vertices: NDArray[Any], triangles: NDArray[Any]) -> Model:
-    """An object's points and surface from its mesh."""
+    """An object's points and surface from its mesh.
+
+    Args:
+        vertices: Object frame, m. (v, 3)
+        triangles: Indices of vertices. (t, 3)
+    """
     import open3d as o3d
 
     cloud = o3d.geometry.PointCloud()

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 
 from limpet.contracts.errors import UsageError
+from limpet.contracts.whole_files import write_whole
 from limpet.training.grasp.scenes.gripper import DistanceGrid
 from limpet.training.grasp.scenes.labels import label_object, surface_points
 from limpet.training.grasp.scenes.layout import (
@@ -42,7 +43,6 @@ from limpet.training.grasp.scenes.rendering import DepthCamera, SceneView, hemis
 from limpet.training.grasp.scenes.scene_collisions import Obstacle, obstacle_of, scene_collisions
 from limpet.training.grasp.scenes.sensor import DepthNoise, measure
 from limpet.training.grasp.scenes.settle import choose_objects, settle
-from limpet.training.run import write_whole
 
 _log = logging.getLogger(__name__)
 

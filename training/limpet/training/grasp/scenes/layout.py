@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from limpet.contracts.grasp_frames import ANGLES_RAD, DEPTHS_M, inverse_pose
+from limpet.contracts.whole_files import write_whole
 from limpet.training.grasp.scenes.labels import GraspLabels
 from limpet.training.grasp.scenes.meshes import Mesh
 from limpet.training.grasp.scenes.rendering import DepthCamera
 from limpet.training.grasp.scenes.shapes import Float64
-from limpet.training.run import write_whole
 
 CAMERA = "realsense"
 FACTOR_DEPTH = 1000.0

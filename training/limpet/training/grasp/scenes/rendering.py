@@ -131,7 +131,12 @@ class SceneView:
         self._scene = ray_scene(table, *placed)
 
     def look(self, camera: DepthCamera, pose_camera_in_table: Float64) -> View:
-        """Depth, labels and what a stereo camera could match from one pose."""
+        """Depth, labels and what a stereo camera could match from one pose.
+
+        Args:
+            camera: Intrinsics, size and baseline.
+            pose_camera_in_table: x right, y down, z ahead; m. (4, 4)
+        """
         rays = camera.rays(pose_camera_in_table)
         hits = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
         depth = hits["t_hit"].numpy()
