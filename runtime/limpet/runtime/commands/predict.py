@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -97,6 +98,8 @@ def command(
         )
     if out.exists() and not force:
         raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
+    if out.exists() and any(os.path.exists(path) and out.samefile(path) for path in inputs):
+        raise UsageError(f"--out {out} is an INPUT, which it would replace", "give another --out")
     model = read_bundle(bundle)
     _check_options(
         model,
