@@ -44,8 +44,12 @@ class TestCsvSpelling:
     def test_a_byte_order_mark_is_no_part_of_the_first_name(self, write: Write) -> None:
         assert load_recording(write("a.csv", b"\xef\xbb\xbfa,b\n1,2\n")).channels == ("a", "b")
 
-    def test_a_decimal_comma_is_read_where_semicolons_separate(self, write: Write) -> None:
-        found = load_recording(write("a.csv", "t;v\n0,5;1,25\n1,0;-2,5e3\n"))
+    @pytest.mark.parametrize("delimiter", [";", "\t"])
+    def test_a_decimal_comma_is_read_where_semicolons_or_tabs_separate(
+        self, write: Write, delimiter: str
+    ) -> None:
+        text = "t;v\n0,5;1,25\n1,0;-2,5e3\n"
+        found = load_recording(write("a.csv", text.replace(";", delimiter)))
         assert found.channels == ("v",)
         assert found.values.tolist() == [[1.25], [-2500]]
         assert found.rate_hz == 2.0

@@ -17,7 +17,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
 
 
 def test_a_folder_s_images_come_in_order_of_name_and_files_as_they_are(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "10.jpeg", "9.png", "notes.txt"):
+    for name in ("b.png", "a.JPG", "10.jpeg", "9.png", "notes.txt", "._9.png"):
         (tmp_path / name).write_bytes(b"")
     found = image_paths([tmp_path / "b.png", str(tmp_path)])
     assert [path.name for path in found] == ["b.png", "10.jpeg", "9.png", "a.JPG", "b.png"]

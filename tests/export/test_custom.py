@@ -43,6 +43,9 @@ def encoder():
 
 def no_module():
     return 3
+
+def broken():
+    raise RuntimeError("no weights here")
 """
 
 
@@ -117,6 +120,7 @@ def test_golden_inputs_of_ones_own_are_used(home: Path, tmp_path: Path) -> None:
     [
         ("no_such_package:encoder", "No module named"),
         ("my_encoder:missing", "has no attribute 'missing'"),
+        ("my_encoder:broken", "RuntimeError: no weights here"),
         ("my_encoder:no_module", r"returned a int, wanted a torch\.nn\.Module"),
     ],
 )
@@ -149,6 +153,15 @@ def test_a_wrong_output_in_the_specification_is_refused(here: Path, tmp_path: Pa
     wrong.write_text(SPEC.replace("16]", "17]"))
     with pytest.raises(UsageError, match="embedding"):
         export_run(None, tmp_path / "x", module="my_encoder:encoder", spec=wrong)
+
+
+def test_a_module_that_does_not_take_what_the_specification_says_is_a_usage_error(
+    here: Path, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "SPEC.toml"
+    wrong.write_text(SPEC.replace("32, 32", "64, 64"))
+    with pytest.raises(UsageError, match=r"fails on inputs as .*SPEC\.toml describes them"):
+        export_run(None, tmp_path / "out", module="my_encoder:encoder", spec=wrong)
 
 
 def test_nothing_or_two_things_are_a_usage_error(tmp_path: Path) -> None:

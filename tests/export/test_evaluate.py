@@ -134,6 +134,7 @@ def test_the_table_has_a_line_for_each_file_and_the_figures_of_all(
     assert table["pooled"].split()[1:5] == ["1200", "60", "1.000", "1.000"]
     assert "false alarms: 1.00% of normal rows declared, 0.00% observed (0 of 1140" in done.out
     assert "1 of 2 found, reported after 2 rows (0.2 s) in the median" in done.out
+    assert done.out.splitlines()[-1] == "left out: anomaly (label)"
 
 
 def test_only_rows_from_the_first_that_counts_are_measured(
@@ -195,7 +196,7 @@ def test_a_run_and_its_bundle_get_the_same_figures(
     ("model", "message"),
     [
         ("nothing", "nothing is neither a RUN (run.json) nor a bundle (manifest.json)"),
-        ("identity", "identity holds a model of kind 'custom', wanted 'anomaly'"),
+        ("identity", "identity holds a model of kind 'custom', wanted 'anomaly'\n  a model of"),
     ],
 )
 def test_what_is_no_anomaly_model_is_refused(

@@ -16,7 +16,14 @@ from limpet.contracts.errors import RequestTimeoutError, WireError
 from limpet.contracts.messages import Alert, ChannelShare, Heartbeat, Published
 from limpet.contracts.wire import decode_published, encode
 from limpet.runtime import alert_feed
-from limpet.runtime.alert_feed import AlertFeed, Event, LogReplaced, ServerBack, ServerSilent
+from limpet.runtime.alert_feed import (
+    AlertFeed,
+    Event,
+    LogEnds,
+    LogReplaced,
+    ServerBack,
+    ServerSilent,
+)
 from limpet.runtime.io_loop import GREETING_S
 from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, Proxy, serving, until
@@ -368,9 +375,20 @@ def test_a_replaced_log_is_said_and_then_comes_whole(tmp_path: Path) -> None:
         assert rest(feed, second) == []
 
 
-def test_a_number_beyond_the_end_of_the_log_must_be_of_another_one(server: Server) -> None:
+def test_a_number_beyond_the_end_of_a_log_that_is_not_named_is_waited_for(server: Server) -> None:
     raise_alerts(server, 2)
-    with AlertFeed(server.listening[0], since=41) as feed:
+    with AlertFeed(server.listening[0], since=3) as feed:
+        assert take(feed, 1) == [LogEnds(server._log.log_id, 2)]
+        raise_alerts(server, 2)
+        assert numbers(take(feed, 1)) == [4]
+        assert rest(feed, server) == []
+
+
+def test_a_number_beyond_the_end_of_its_own_log_means_that_this_was_replaced(
+    server: Server,
+) -> None:
+    raise_alerts(server, 2)
+    with AlertFeed(server.listening[0], since=41, log_id=server._log.log_id) as feed:
         replaced, *alerts = take(feed, 3)
         assert replaced == LogReplaced(server._log.log_id)
         assert numbers(alerts) == [1, 2]

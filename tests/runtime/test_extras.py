@@ -41,3 +41,14 @@ def test_markers_choose_what_fits_the_machine(
     assert ("tomli" in found[""]) == (sys.version_info < (3, 11))
     assert extras.module_of(wanted) == "open3d"
     assert extras.module_of("pillow") == "PIL"
+
+
+def test_a_module_of_two_extras_is_not_asked_of_the_developer_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = {"": {}, "dev": {"scipy": "", "mypy": ""}, "training": {"scipy": ""}}
+    monkeypatch.setattr(extras, "requirements", lambda: table)
+    assert extras.extra_of("scipy.spatial", "export") == "training"
+    assert extras.extra_of("scipy", "dev") == "dev"
+    assert extras.extra_of("mypy") == "dev"
+    assert extras.extra_of("nothing") is None

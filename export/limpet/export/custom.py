@@ -73,7 +73,8 @@ def from_module(target: str, spec_file: Path, name: str) -> Exact:
         name: The model's name.
 
     Raises:
-        UsageError: There is no such function, or it returns no module.
+        UsageError: There is no such function, it returns no module, or one that does not take
+            what the specification says.
         ExportError: PyTorch cannot convert it.
     """
     spec = read_spec(spec_file)
@@ -81,9 +82,9 @@ def from_module(target: str, spec_file: Path, name: str) -> Exact:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = getattr(importlib.import_module(package), function)()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except Exception as error:  # a user's own code may raise anything
         raise UsageError(
-            f"--module {target} gives no model: {error}",
+            f"--module {target} gives no model: {type(error).__name__}: {error}",
             "say package:function, a function without arguments that returns a torch.nn.Module",
         ) from error
     finally:
@@ -93,7 +94,15 @@ def from_module(target: str, spec_file: Path, name: str) -> Exact:
     module = module.cpu().eval()
     manifest = _manifest(name, spec, weights_digest(module), OPSET)
     inputs = _golden_inputs(spec, spec_file.parent)
-    outputs = torch_run(module, manifest)(inputs)
+    try:
+        outputs = torch_run(module, manifest)(inputs)
+    except Exception as error:  # as above, of its `forward`
+        raise UsageError(
+            f"--module {target} fails on inputs as {spec_file} describes them "
+            f"({'; '.join(one.describe() for one in spec.inputs)}): "
+            f"{type(error).__name__}: {error}",
+            "let [[inputs]] be in the order and of the dtypes and shapes that its forward takes",
+        ) from error
     golden = _golden(spec, manifest, inputs, outputs)
     return Exact(to_onnx(module, spec.inputs, spec.outputs), manifest, golden)
 

@@ -16,7 +16,7 @@ import numpy as np
 from limpet.contracts.detector import DetectorConfig
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import Calibration, Manifest
-from limpet.contracts.recording_scores import match_channels, score_recording
+from limpet.contracts.recording_scores import match_recording, score_recording
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.scoring import SignalScorer
 from limpet.export.models import Source, open_model
@@ -162,7 +162,7 @@ def evaluate_anomaly(
     opened = open_model(model, "anomaly")
     manifest, calibration = opened.manifest, _calibration(model, opened.manifest)
     recordings = [
-        match_channels(recording, manifest.signal())
+        match_recording(recording, manifest.signal())
         for recording in load_recordings(data, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
     ]
     for recording in recordings:

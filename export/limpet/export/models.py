@@ -46,7 +46,9 @@ def open_model(path: Path, kind: Kind) -> OpenModel:
     if opened.manifest.kind != kind:
         raise DataError(
             f"{path} holds a model of kind {opened.manifest.kind!r}, wanted {kind!r}",
-            f"measure it with: limpet evaluate {opened.manifest.kind}",
+            "a model of one's own has no figures of this kind: measure it in its own terms"
+            if opened.manifest.kind == "custom"
+            else f"measure it with: limpet evaluate {opened.manifest.kind}",
         )
     return opened
 

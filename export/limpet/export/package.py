@@ -20,6 +20,7 @@ from limpet.contracts.manifest import Precision
 from limpet.export.custom import from_module, from_onnx
 from limpet.export.graph import to_onnx
 from limpet.export.parity import check_parity
+from limpet.export.precision.calibration import check_wanted
 from limpet.export.precision.convert import Exact, converted
 from limpet.export.runs import open_any_run
 
@@ -84,7 +85,9 @@ def export_run(
     if calibration is not None and precision != "int8":
         raise UsageError(f"{precision} needs no calibration", "leave out --calibration")
     name = out.absolute().name
-    exact = converted(_exact(run, module, spec, name), precision, calibration)
+    exact = converted(
+        _exact(run, module, spec, name, precision, calibration), precision, calibration
+    )
     manifest, golden = exact.manifest, exact.golden
     parity = check_parity(exact.model, manifest, golden)
     if parity.passed:
@@ -101,7 +104,14 @@ def export_run(
     )
 
 
-def _exact(run: Path | None, module: str | None, spec: Path | None, name: str) -> Exact:
+def _exact(
+    run: Path | None,
+    module: str | None,
+    spec: Path | None,
+    name: str,
+    precision: Precision,
+    calibration: Path | None,
+) -> Exact:
     """The float32 model that was named, whatever it is."""
     if module is not None and run is None:
         if spec is None:
@@ -113,12 +123,16 @@ def _exact(run: Path | None, module: str | None, spec: Path | None, name: str) -
         return from_onnx(run, spec, name)
     if spec is not None:
         raise UsageError(f"{run} describes itself", "leave out --spec")
-    return _of_bundle(run, name) if (run / MANIFEST).is_file() else _of_run(run, name)
+    if (run / MANIFEST).is_file():
+        return _of_bundle(run, name)
+    return _of_run(run, name, precision, calibration)
 
 
-def _of_run(run: Path, name: str) -> Exact:
+def _of_run(run: Path, name: str, precision: Precision, calibration: Path | None) -> Exact:
     opened = open_any_run(run)
     manifest = opened.manifest(name, "fp32")
+    if precision == "int8":  # now: PyTorch's exporter takes its time
+        check_wanted(manifest, calibration)
     golden = opened.golden(manifest)
     return Exact(to_onnx(opened.module, manifest.inputs, manifest.outputs), manifest, golden)
 

@@ -67,7 +67,7 @@ class Dialect:
     @property
     def decimal_comma(self) -> bool:
         """Whether a comma in a number is its decimal sign."""
-        return self.delimiter == ";"
+        return self.delimiter in ";\t"
 
     def split(self, lines: Sequence[str], *, strict: bool = True) -> list[tuple[int, list[str]]]:
         """Rows as (number of the row's last line in `lines`, from 1; cells), without blank lines.

@@ -20,6 +20,8 @@ DEEP_MODES = ("I", "F")
 def image_paths(inputs: Sequence[Path | str]) -> list[Path]:
     """The image files that are meant, in order: files as they are, a folder's in order of name.
 
+    What is in a folder's own folders, or hidden in it (`._1.png`), is not meant.
+
     Raises:
         DataError: Something does not exist, is no image by its suffix, or is a folder without any.
     """
@@ -27,7 +29,11 @@ def image_paths(inputs: Sequence[Path | str]) -> list[Path]:
     for path in map(Path, inputs):
         if path.is_dir():
             inside = sorted(
-                (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES),
+                (
+                    file
+                    for file in path.iterdir()
+                    if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+                ),
                 key=lambda file: file.name,
             )
             if not inside:

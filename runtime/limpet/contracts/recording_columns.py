@@ -117,7 +117,8 @@ def to_labels(values: Float64) -> tuple[NDArray[np.bool_] | None, str]:
     missing = np.isnan(values)
     if missing.any():
         return None, (
-            f"{missing.sum()} of {len(values)} rows have no label (first: row {missing.argmax()})"
+            f"{missing.sum()} of {len(values)} rows have no label that is a number "
+            f"(first: row {missing.argmax()})"
         )
     wrong = ~np.isfinite(values) | (values < 0) | (values != np.rint(values))
     if wrong.any():

@@ -37,17 +37,26 @@ class RecordingScores:
     states: States
 
 
-def match_channels(recording: Recording, signal: SignalPreprocessing) -> Recording:
-    """The recording with the model's channels, by name; by position where it or they have none.
+def match_recording(recording: Recording, signal: SignalPreprocessing) -> Recording:
+    """The recording with the model's channels, and a warning where its rate is another.
 
     Raises:
         DataError: A channel is missing.
     """
-    channels, rate_hz = signal.channels, signal.rate_hz
+    rate_hz = signal.rate_hz
     factor = recording.rate_hz / rate_hz
     if not 1 / RATE_TOLERANCE <= factor <= RATE_TOLERANCE:
         warning = f"rate is {recording.rate_hz:g} Hz, the model was trained at {rate_hz:g} Hz"
         recording = replace(recording, warnings=(*recording.warnings, warning))
+    return match_channels(recording, signal.channels)
+
+
+def match_channels(recording: Recording, channels: Sequence[str]) -> Recording:
+    """The recording with these channels, by name; by position where it or they have none.
+
+    Raises:
+        DataError: A channel is missing.
+    """
     is_array = recording.path.suffix.lower() in ARRAY_SUFFIXES
     has_no_names = _are_numbered(recording.channels)
     model_has_none = _are_numbered(channels) and len(channels) == len(recording.channels)
@@ -77,7 +86,7 @@ def score_recording(scorer: SignalScorer, recording: Recording) -> RecordingScor
 
     Args:
         scorer: Of the model; what it saw before is forgotten.
-        recording: With the model's channels, as from `match_channels`.
+        recording: With the model's channels, as from `match_recording`.
 
     Raises:
         EngineError: The engine failed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +35,29 @@ def write_json(json_file: Path | None, report: object) -> bool:
     try:
         json_file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(
-            f"--json {json_file}: cannot be written: {error.strerror}",
-            "name a file in a folder that exists, or - for standard output",
-        ) from error
+        raise _unwritable(json_file, error) from error
     return False
+
+
+def check_json_file(json_file: Path | None) -> Path | None:
+    """The value of `--json FILE`, before the work of which it shall hold the report.
+
+    Raises:
+        UsageError: Its folder does not exist.
+    """
+    if json_file is not None:
+        try:
+            os.stat(json_file.parent)
+        except OSError as error:
+            raise _unwritable(json_file, error) from error
+    return json_file
+
+
+def _unwritable(json_file: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"--json {json_file}: cannot be written: {error.strerror}",
+        "name a file in a folder that exists, or - for standard output",
+    )
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -49,7 +49,17 @@ class LogReplaced:
     log_id: str
 
 
-Event = Alert | ServerSilent | ServerBack | LogReplaced
+@dataclass(frozen=True)
+class LogEnds:
+    """The log ends at `last`, before the number to begin after, and no log was named with that:
+    alerts follow once the log has passed it. Or the number is of another log.
+    """
+
+    log_id: str
+    last: int
+
+
+Event = Alert | ServerSilent | ServerBack | LogReplaced | LogEnds
 
 
 class AlertFeed(Closing):
@@ -59,7 +69,8 @@ class AlertFeed(Closing):
         endpoint: The server's request endpoint; its welcome names the publishing one.
         since: Number of the last alert already known; None starts with the next one.
         log_id: The log that number is of, as its alert said; empty where that is not known. Where
-            the server keeps another one, a `LogReplaced` comes first.
+            the server keeps another one, a `LogReplaced` comes first; where none is named and the
+            log ends before that number, a `LogEnds`.
         timeout_s: Longest wait for the server's welcome.
 
     Raises:
@@ -93,6 +104,8 @@ class AlertFeed(Closing):
         self._log_id = log_id or page.log_id
         self.last = page.last if since is None else since
         self._in_doubt = page.last != self.last or page.log_id != self._log_id
+        self._is_of_log = bool(log_id) or page.last >= self.last  # whether `last` surely is
+        self._notice = None if self._is_of_log else LogEnds(page.log_id, page.last)
         self._beat_s, self._interval_s, self._silent = time.monotonic(), 1.0, False
 
     def close(self) -> None:
@@ -115,6 +128,9 @@ class AlertFeed(Closing):
                 return
 
     def _next(self) -> Iterator[Event]:
+        if self._notice is not None:
+            notice, self._notice = self._notice, None
+            yield notice
         if self._in_doubt:
             yield from self._catch_up()
         if self._subscriber.poll(100, zmq.POLLIN):
@@ -138,7 +154,7 @@ class AlertFeed(Closing):
         ours = published.log_id == self._log_id  # else the log was replaced, or this is from before
         newest = published.last_alert if isinstance(published, Heartbeat) else published.sequence
         if isinstance(published, Alert) and ours and newest == self.last + 1:
-            self.last = newest
+            self.last, self._is_of_log = newest, True
             yield published
         elif newest > self.last or not ours:
             self._in_doubt = True
@@ -150,12 +166,12 @@ class AlertFeed(Closing):
                 page = self._ask(self.last, ASK_AGAIN_S)
             except (RequestError, WireError):
                 return  # not now: the next round tries again
-            if page.log_id != self._log_id or page.last < self.last:
-                self._log_id, self.last = page.log_id, 0
+            if page.log_id != self._log_id or (page.last < self.last and self._is_of_log):
+                self._log_id, self.last, self._is_of_log = page.log_id, 0, True
                 yield LogReplaced(page.log_id)
                 continue
             for alert in page.alerts:
-                self.last = alert.sequence
+                self.last, self._is_of_log = alert.sequence, True
                 yield alert
             self._in_doubt = bool(page.alerts) and self.last < page.last
 

@@ -7,6 +7,7 @@ A command is an entry point of the group `limpet.commands`. Its module is import
 from __future__ import annotations
 
 import ast
+import difflib
 import errno
 import importlib.util
 import logging
@@ -17,7 +18,7 @@ from importlib import metadata
 
 import click
 
-from limpet.contracts.errors import LimpetError, MissingExtraError
+from limpet.contracts.errors import ImpossibleHereError, LimpetError, MissingExtraError
 
 GROUP = "limpet.commands"
 
@@ -41,6 +42,19 @@ class Commands(click.Group):
         command = point.load()
         assert isinstance(command, click.Command), f"{point.value} is no click command"
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it; of an unknown command, names the one that may be meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            meant = f"{error.message} Did you mean {near[0]!r}?"
+            raise click.UsageError(meant, error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the list of commands without importing any."""
@@ -88,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _report(error: LimpetError) -> int:
-    click.echo(f"error: {error}", err=True)
+    kind = "impossible on this machine: " if isinstance(error, ImpossibleHereError) else ""
+    click.echo(f"error: {kind}{error}", err=True)
     return error.exit_code
 
 

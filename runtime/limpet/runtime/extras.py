@@ -82,7 +82,9 @@ def extra_of(module: str, portion: str = "") -> str | None:
         for extra, wanted in requirements().items()
         if extra and root in {module_of(name) for name in wanted}
     ]
-    return portion if portion in extras else extras[0] if extras else None
+    if portion in extras:
+        return portion
+    return min(extras, key="dev".__eq__, default=None)  # a developer's tools only where none else
 
 
 def _excludes_us(marker: str) -> bool:

@@ -137,6 +137,12 @@ def test_an_unknown_command_is_a_usage_error(capsys: Capture) -> None:
     assert done.out == ""
 
 
+def test_an_unknown_command_names_the_one_that_may_be_meant(capsys: Capture) -> None:
+    done = limpet(capsys, "verfy")
+    assert done.code == 2
+    assert "No such command 'verfy'. Did you mean 'verify'?" in done.err
+
+
 def test_an_unknown_option_is_a_usage_error(capsys: Capture) -> None:
     assert limpet(capsys, "doctor", "--fast").code == 2
 
@@ -158,16 +164,21 @@ def test_each_kind_of_error_has_its_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [("DataError", 1), ("UsageError", 2), ("ImpossibleHereError", 4)]
+    ("kind", "code", "said"),
+    [
+        ("DataError", 1, "error: a broke\n  mend a\n"),
+        ("UsageError", 2, "error: a broke\n  mend a\n"),
+        ("ImpossibleHereError", 4, "error: impossible on this machine: a broke\n  mend a\n"),
+    ],
 )
 def test_an_error_is_its_message_its_hint_and_its_code(
-    add: type[Commands], capsys: Capture, kind: str, code: int
+    add: type[Commands], capsys: Capture, kind: str, code: int, said: str
 ) -> None:
     assert issubclass(getattr(errors, kind), LimpetError)
     statement = f"from limpet.contracts.errors import {kind}; raise {kind}('a broke', 'mend a')"
     add.add("fail", failing(statement))
     done = limpet(capsys, "fail")
-    assert (done.code, done.out, done.err) == (code, "", "error: a broke\n  mend a\n")
+    assert (done.code, done.out, done.err) == (code, "", said)
 
 
 def test_an_unexpected_exception_keeps_its_traceback(add: type[Commands]) -> None:

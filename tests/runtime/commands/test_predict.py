@@ -386,3 +386,14 @@ def test_a_bundle_of_another_kind_says_what_this_version_predicts(
         "kind 'custom'; this version predicts with anomaly, navigation and grasp bundles"
         in done.err
     )
+
+
+def test_an_input_is_not_replaced_by_its_scores_even_by_force(
+    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
+) -> None:
+    file = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
+    before = file.read_bytes()
+    done = limpet(capsys, "predict", bundle.path, file, "--out", file, "--force")
+    assert done.code == 2
+    assert "is an INPUT" in done.err
+    assert file.read_bytes() == before

@@ -53,7 +53,10 @@ def test_a_report_in_a_file_leaves_the_text_on_standard_output(
     assert msgspec.json.decode((tmp_path / "report.json").read_bytes())["passed"] is True
 
 
-def test_a_report_that_cannot_be_written_is_a_usage_error(bundle: Bundle, capsys: Capture) -> None:
+def test_a_report_that_cannot_be_written_is_a_usage_error_before_any_work(
+    bundle: Bundle, capsys: Capture
+) -> None:
+    (bundle.path / "golden.npz").write_bytes(b"damaged")
     done = limpet(capsys, "verify", bundle.path, "--json", bundle.path / "no" / "report.json")
     assert done.code == 2
     assert "cannot be written: No such file or directory" in done.err

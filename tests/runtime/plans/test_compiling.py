@@ -135,6 +135,26 @@ def test_without_a_gpu_and_a_target_it_is_impossible_here(
     assert not (bundle.path / ENGINES).exists()
 
 
+@pytest.mark.parametrize("target", ["current", "sm87"])
+def test_full_tensorrt_without_a_gpu_is_impossible_here_installed_or_not(
+    bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.setattr(libraries, "gpu_capability", lambda: None)
+    done = limpet(capsys, "compile", bundle.path, "--engine", "tensorrt", "--target", target)
+    assert done.code == 4
+    assert "impossible on this machine: tensorrt runs on an NVIDIA GPU" in done.err
+    assert "--engine tensorrt-rtx with a --target" in done.err
+
+
+def test_a_target_is_taken_in_any_case_and_refused_where_it_is_no_gpu(
+    bundle: Bundle, capsys: Capture
+) -> None:
+    assert build(bundle, "SM89").target == "sm89"
+    done = limpet(capsys, "compile", bundle.path, "--target", "orin")
+    assert done.code == 2
+    assert "--target orin is no GPU" in done.err
+
+
 def test_a_gpu_that_the_library_does_not_know_is_named(
     bundle: Bundle, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -262,6 +262,10 @@ def _describe(report: EvaluationReport) -> str:
         )
     else:
         lines.append(f"labelled intervals: none of {events.labelled} found")
+    # Once for all files, of which most leave out the same.
+    for columns in dict.fromkeys(", ".join(file.left_out) for file in report.files):
+        if columns:
+            lines.append(f"left out: {columns}")
     return "\n".join(lines)
 
 

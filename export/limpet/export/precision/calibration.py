@@ -17,7 +17,7 @@ from limpet.contracts.golden import Run
 from limpet.contracts.image_files import image_paths, read_image
 from limpet.contracts.images import preprocess
 from limpet.contracts.manifest import DataDigest, Manifest
-from limpet.contracts.recording_scores import match_channels
+from limpet.contracts.recording_scores import match_recording
 from limpet.contracts.recordings import load_recordings
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signal_steps import Clip
@@ -100,7 +100,7 @@ def _streamed(manifest: Manifest, run: Run, path: Path) -> Iterator[Tensors]:
 
     for recording in load_recordings(path):
         scorer = SignalScorer(manifest, record, max_frames=64)
-        scorer.push(match_channels(recording, manifest.signal()).values)
+        scorer.push(match_recording(recording, manifest.signal()).values)
     some = _spread(calls)
     yield from some
     clips = [step.limit for step in manifest.signal().steps if isinstance(step, Clip)]

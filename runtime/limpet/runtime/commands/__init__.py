@@ -18,6 +18,7 @@ def json_option(function: Function) -> Function:
         "json_file",
         type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
         metavar="FILE",
+        callback=_check_json_file,
         help="Write the report as JSON; - for standard output, where it replaces the text.",
     )(function)
 
@@ -38,6 +39,14 @@ def engine_option(function: Function) -> Function:
 def force_option(function: Function) -> Function:
     """Adds `--force`, passed as `force`."""
     return click.option("--force", is_flag=True, help="Replace what is at --out already.")(function)
+
+
+def _check_json_file(
+    ctx: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    from limpet.contracts.reports import check_json_file  # imports numpy: not for --help
+
+    return value if value is None else check_json_file(value)
 
 
 def _check_engine(ctx: click.Context, parameter: click.Parameter, value: str) -> str:

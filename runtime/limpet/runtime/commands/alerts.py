@@ -22,10 +22,17 @@ def command(endpoint: str, since: int | None, once: bool, as_json: bool) -> None
 
     Incidents that belong together have one group, the number of the first of them.
 
-    Without --since only new ones are shown. Alerts go to standard output, the server's silence
+    Without --since only new ones are shown. With it, only those above its number: where the log
+    ends before that, standard error says so. Alerts go to standard output, the server's silence
     and return to standard error.
     """
-    from limpet.runtime.alert_feed import AlertFeed, LogReplaced, ServerBack, ServerSilent
+    from limpet.runtime.alert_feed import (
+        AlertFeed,
+        LogEnds,
+        LogReplaced,
+        ServerBack,
+        ServerSilent,
+    )
 
     with AlertFeed(endpoint, since) as feed:
         for event in feed.events(timeout_s=0.0 if once else None):
@@ -41,6 +48,10 @@ def command(endpoint: str, since: int | None, once: bool, as_json: bool) -> None
             elif isinstance(event, LogReplaced):
                 click.echo(f"{_now()} the server keeps a new alert log {event.log_id}: "
                            "numbers begin anew", err=True)  # fmt: skip
+            elif isinstance(event, LogEnds):
+                click.echo(f"{_now()} the alert log {event.log_id} ends at {event.last}, before "
+                           f"--since {since}: is that of another log? --since 0 shows all of "
+                           "this one", err=True)  # fmt: skip
 
 
 def format_alert(alert: Alert) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -72,7 +73,8 @@ def command(
 
     With a navigation bundle the file has one embedding of unit length for every image, float32 [n,
     size]; an npz has the key `embedding`, a CSV the columns embedding_0, …. An INPUT is a .png or
-    .jpg of any size, or a folder of them, which are taken in order of name.
+    .jpg of any size, or a folder of them, which are taken in order of name. Pixels are taken as
+    they are stored; one that shows nothing has its row, and a warning.
 
     With a grasp bundle the file has one row of GraspNet's 17 numbers for each grasp, score
     descending, in the reference camera's frame: score, width, height, depth, rotation (x axis:
@@ -84,10 +86,10 @@ def command(
     --json writes, for an anomaly bundle: bundle, name, engine, out, rows, threshold, and inputs, a
     list of {path, rows, segments, rate_hz, left_out, warnings, states, anomalous}; states counts
     rows as scored, filled, partial, warming_up and hole. For a navigation bundle: bundle, name,
-    space_id, engine, out, rows, size, and inputs, a list of {path, width, height}. For a grasp
-    bundle: bundle, name, space_id, engine, out, rows, hypotheses, free, views, nothing (why there
-    is no grasp, else empty), prepare_ms, model_ms, decode_ms, picture, and inputs, a list of {path,
-    shape}.
+    space_id, engine, out, rows, size, and inputs, a list of {path, width, height, warnings}. For a
+    grasp bundle: bundle, name, space_id, engine, out, rows, hypotheses, free, views, nothing (why
+    there is no grasp, else empty), prepare_ms, model_ms, decode_ms, picture, and inputs, a list of
+    {path, shape}.
     """
     if out.suffix.lower() not in SUFFIXES:
         raise UsageError(
@@ -96,6 +98,8 @@ def command(
         )
     if out.exists() and not force:
         raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
+    if out.exists() and any(os.path.exists(path) and out.samefile(path) for path in inputs):
+        raise UsageError(f"--out {out} is an INPUT, which it would replace", "give another --out")
     model = read_bundle(bundle)
     _check_options(
         model,
@@ -124,6 +128,9 @@ def command(
     from limpet.runtime.predictions import embeddings
 
     embedded = embeddings.predict_embeddings(model, inputs, out, engine)
+    for image in embedded.inputs:
+        for warning in image.warnings:
+            click.echo(f"warning: {image.path}: {warning}", err=True)
     if not write_json(json_file, embedded):
         click.echo(embeddings.describe(embedded))
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
+from limpet.contracts.recording_scores import match_channels
 from limpet.contracts.recordings import Recording, load_recording
 from limpet.contracts.reports import write_json
 from limpet.contracts.scores_file import write_scores
@@ -61,6 +62,8 @@ def command(
     FILE is .csv, .tsv, .txt, .npy, .npz, .mat or .data, or a PRONOSTIA folder of snapshots
     (acc_00001.csv, …).
 
+    Channels go by name, as in `limpet predict`; those of an array without names by position.
+
     Rows the server has not acknowledged are sent again, also across its restarts: each row is
     acknowledged once.
 
@@ -73,6 +76,9 @@ def command(
     if out is not None and out.exists() and not force:
         raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
     recording = load_recording(file, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
+    wanted = _channels(endpoint, name, model, timeout_s)
+    if wanted is not None:
+        recording = match_channels(recording, wanted)
     recording = recording.rows(from_row, len(recording.values))
     for note in (*recording.warnings, *(f"left out: {column}" for column in recording.left_out)):
         click.echo(f"{file}: {note}", err=True)
@@ -120,6 +126,16 @@ def command(
         f" ({', '.join(f'{count} {state}' for state, count in counts.items() if count)});"
         f" a message took {p50:.1f} ms (p50), {p99:.1f} ms (p99)"
     )
+
+
+def _channels(endpoint: str, name: str, model: str, timeout_s: float) -> list[str] | None:
+    """What the server's model takes; None where the server's configuration says which model."""
+    from limpet.runtime.client import RobotClient
+
+    with RobotClient(endpoint, name) as client:
+        models = client.hello(timeout_s).models
+    scoring = [info for info in models if info.channels and model in ("", info.name)]
+    return scoring[0].channels if len(scoring) == 1 else None
 
 
 def _speed(text: str) -> float | None:

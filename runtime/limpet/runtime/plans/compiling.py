@@ -14,7 +14,7 @@ from limpet.contracts.manifest import Precision
 from limpet.contracts.whole_files import write_whole
 from limpet.runtime.plans.builder import Report, build_plan
 from limpet.runtime.plans.key import PlanKey, Sidecar, plan_key
-from limpet.runtime.plans.libraries import Compiler, load_library
+from limpet.runtime.plans.libraries import Compiler, load_library, require_gpu
 from limpet.runtime.plans.profiles import Sizes, profile_of
 from limpet.runtime.plans.store import PlanStore, writable
 
@@ -75,9 +75,15 @@ def compile_bundle(
     Raises:
         MissingExtraError: The library is not installed.
         ImpossibleHereError: It cannot build for that GPU here.
-        UsageError: An axis that the model does not have.
+        UsageError: An axis that the model does not have, or a target that is no GPU.
         EngineError: The library cannot compile the graph.
     """
+    if engine == "tensorrt":  # first: without a GPU, installing the library would not help
+        require_gpu(
+            engine,
+            "compile on the device that will serve the bundle; plans for other GPUs are built by "
+            "--engine tensorrt-rtx with a --target",
+        )
     library = load_library(engine)
     capability = library.target(target)
     profile = profile_of(bundle.manifest, axes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from limpet.contracts.errors import ImpossibleHereError, MissingExtraError
+from limpet.contracts.errors import ImpossibleHereError, MissingExtraError, UsageError
 from limpet.runtime.plans.devices import gpu_capability
 
 Compiler = Literal["tensorrt", "tensorrt-rtx"]
@@ -45,9 +46,19 @@ class Library:
     def target(self, wanted: str) -> str:
         """The compute capability that `--target` means.
 
+        Args:
+            wanted: `current`, or a compute capability in any case (`sm86`, `SM86`).
+
         Raises:
+            UsageError: It is neither.
             ImpossibleHereError: No such GPU is here, and the library cannot build without it.
         """
+        wanted = wanted.lower()
+        if wanted != "current" and not re.fullmatch(r"sm\d{2,3}", wanted):
+            raise UsageError(
+                f"--target {wanted} is no GPU",
+                "say current, or a compute capability such as sm86, sm89 or sm120",
+            )
         here, known = gpu_capability(), self.targets()
         listed = self._listed()
         if wanted == "current":
@@ -90,8 +101,15 @@ class Library:
         return ", ".join(sorted(self.targets(), key=lambda name: int(name[2:])))
 
 
-def require_gpu(engine: Compiler) -> str:
+def require_gpu(
+    engine: Compiler,
+    hint: str = "run it on the device that will serve the bundle; here engine onnxruntime runs",
+) -> str:
     """The compute capability of this machine's GPU.
+
+    Args:
+        engine: What needs it.
+        hint: What to do where there is none.
 
     Raises:
         ImpossibleHereError: It has none.
@@ -100,7 +118,7 @@ def require_gpu(engine: Compiler) -> str:
     if here is None:
         raise ImpossibleHereError(
             f"{engine} runs on an NVIDIA GPU, and this machine has none, or no NVIDIA driver",
-            "run it on the device that will serve the bundle; here engine onnxruntime runs",
+            hint,
         )
     return here
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.embeddings_file import write_embeddings
-from limpet.contracts.errors import DataError, TensorError
+from limpet.contracts.errors import DataError, ImplausibleError, TensorError
 from limpet.contracts.image_files import image_paths, read_image
 from limpet.contracts.image_model import embed
-from limpet.contracts.images import Float32, ImagePreprocessing, preprocess
+from limpet.contracts.images import Float32, ImagePreprocessing, normalize, shrink
+from limpet.runtime.camera_watch import check_exposure
 from limpet.runtime.engines import open_engine
 
 AT_ONCE = 16
@@ -21,11 +22,18 @@ AT_ONCE = 16
 
 
 class ImageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One image in the report: its file, and its size in pixels."""
+    """One image in the report.
+
+    Attributes:
+        path: The file.
+        width, height: Its size, pixels.
+        warnings: What a server would refuse it for: black, blown out, or of one colour.
+    """
 
     path: str
     width: int
     height: int
+    warnings: list[str]
 
 
 class EmbeddingsReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,10 +104,18 @@ def predict_embeddings(
 def _prepare(path: Path, how: ImagePreprocessing) -> tuple[Float32, ImageReport]:
     image = read_image(path)
     try:
-        prepared = preprocess(image, how)
+        small = shrink(image, how)
     except TensorError as error:
         raise DataError(f"{path}: {error.message}", error.hint) from error
-    return prepared, ImageReport(path=str(path), width=image.shape[1], height=image.shape[0])
+    warnings = []
+    try:
+        check_exposure(small)
+    except ImplausibleError as error:  # every image has its row, also one that shows nothing
+        warnings.append(f"{error.message}; its embedding means nothing")
+    report = ImageReport(
+        path=str(path), width=image.shape[1], height=image.shape[0], warnings=warnings
+    )
+    return normalize(small, how), report
 
 
 def describe(report: EmbeddingsReport) -> str:

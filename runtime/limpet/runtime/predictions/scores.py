@@ -10,7 +10,7 @@ import numpy as np
 
 from limpet.contracts.bundle import Bundle
 from limpet.contracts.errors import DataError
-from limpet.contracts.recording_scores import match_channels, score_recording
+from limpet.contracts.recording_scores import match_recording, score_recording
 from limpet.contracts.recordings import load_recording
 from limpet.contracts.scores_file import write_scores
 from limpet.contracts.scoring import SignalScorer
@@ -97,7 +97,7 @@ def predict_scores(
         raise DataError(f"{model.path} has no threshold, wanted a calibrated anomaly model")
     threshold = model.manifest.calibration.threshold
     recordings = [
-        match_channels(
+        match_recording(
             load_recording(path, key=key, ignore=ignore, rate_hz=rate_hz, label=label),
             model.manifest.signal(),
         )
