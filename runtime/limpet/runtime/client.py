@@ -142,8 +142,7 @@ class Connection:
                 if wait_ms != self._wait_ms:  # seldom: those who ask in a row wait alike
                     self._socket.setsockopt(zmq.RCVTIMEO, wait_ms)
                     self._wait_ms = wait_ms
-                frames = receive_frames(self._socket, wait=True)
-                return decode_reply([frame.buffer for frame in frames])
+                return decode_reply(receive_frames(self._socket, wait=True))
             except zmq.Again:
                 return None
             except WireError:

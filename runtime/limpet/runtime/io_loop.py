@@ -19,11 +19,11 @@ from limpet.contracts.errors import LimpetError
 from limpet.contracts.messages import Reply
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, encode
-from limpet.runtime.frames import receive_frames, send_frames
+from limpet.runtime.frames import receive_frames, receive_peer, send_frames
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
-from limpet.runtime.turn import Turn
+from limpet.runtime.turn import TURN
 
 MESSAGES_PER_POLL = 64
 """Messages read before workers' results get their turn."""
@@ -126,7 +126,7 @@ class IoLoop:
         router, xpub = (int(each.getsockopt(zmq.FD)) for each in (self._router, self._xpub))
         for source in (router, xpub, wake, *self._sources):
             poller.register(source, select.POLLIN)
-        turn, next_beat_s = Turn(), time.monotonic()
+        next_beat_s = time.monotonic()
         while wanted():
             now_s = time.monotonic()
             if now_s >= next_beat_s:
@@ -138,7 +138,7 @@ class IoLoop:
             )
             self._looks()
             ready = [source for source, _ in poller.poll(math.ceil(sleep_s * 1000))]
-            with turn:
+            with TURN:
                 if wake in ready:
                     self._clear_wake()
                     self.mailbox.run()
@@ -180,12 +180,11 @@ class IoLoop:
         router = self._router
         for _ in range(limit):
             try:
-                identity, *frames = receive_frames(router)
+                peer = receive_peer(router)
             except zmq.Again:
                 return False
-            peer = identity.bytes
-            respond = functools.partial(self.respond, peer)
-            self._handle(peer, [frame.buffer for frame in frames], respond)
+            frames = receive_frames(router)
+            self._handle(peer, frames, functools.partial(self.respond, peer))
             if not int(router.getsockopt(_EVENTS)) & _POLLIN:  # half the price of `zmq.Again`
                 return False
         return True
@@ -202,7 +201,7 @@ class IoLoop:
         """Sends to a peer, in the I/O thread; a message that nobody takes is counted."""
         try:
             self._router_used = True
-            send_frames(self._router, [identity, *frames])
+            send_frames(self._router, frames, identity)
         except zmq.Again:
             self._metrics.count("dropped.reply_peer_does_not_read")
         except zmq.ZMQError as error:
