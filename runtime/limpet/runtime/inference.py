@@ -155,9 +155,9 @@ class InferenceRequests:
             else:
                 outputs, nothing = compute(call.inputs)
             finished_ns = time.monotonic_ns()
+            self._answer(model, call, outputs, started_ns, finished_ns, nothing)
             if call.batch == 1:
                 model.cost.observe(finished_ns - started_ns)
-            self._answer(model, call, outputs, started_ns, finished_ns, nothing)
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)
@@ -175,12 +175,8 @@ class InferenceRequests:
         nothing: str = "",
     ) -> None:
         request = call.request
-        if (stale := self._stale(request, "reply")) is not None:
+        if request.max_age_ns is not None and (stale := self._stale(request, "reply")) is not None:
             return self._drop_stale(stale, call.respond)
-        # Before the reply: whatever comes after it delays the thread that sends it.
-        self._metrics.record(model.name, finished_ns - call.arrived_ns)
-        if nothing:
-            self._metrics.count(f"nothing.{nothing}")
         call.respond(
             messages.Result(
                 id=request.id,
@@ -195,6 +191,10 @@ class InferenceRequests:
             ),
             outputs,
         )
+        # While ZeroMQ's thread sends; the turn is still ours, so that no status is asked meanwhile.
+        self._metrics.record(model.name, finished_ns - call.arrived_ns)
+        if nothing:
+            self._metrics.count(f"nothing.{nothing}")
 
     # Several in one call --------------------------------------------------------------------------
 
