@@ -18,7 +18,7 @@ from limpet.contracts.wire import Buffer
 
 MAX_FRAMES = messages.MAX_TENSORS + 2
 """Frames of a message that are kept: header, tensors, and one more to be refused for."""
-COPY_BELOW_BYTES = 64 * 1024
+COPY_BELOW_BYTES = 1024 * 1024
 NOW = int(zmq.NOBLOCK)
 _MORE_NOW = NOW | int(zmq.SNDMORE)
 # What these methods of `zmq.Socket` come to for sockets of our kinds, and without the calls between.

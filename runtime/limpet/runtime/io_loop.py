@@ -50,6 +50,7 @@ class IoLoop:
         metrics: Counts replies that nobody takes.
         handle: Gets every message that comes.
         looks: Called before each look at the sockets.
+        rests: Called, in the turn, where such a look has waited and found nothing.
 
     Attributes:
         listening: The endpoints with the ports that were taken.
@@ -67,8 +68,9 @@ class IoLoop:
         metrics: Metrics,
         handle: Handle,
         looks: Callable[[], None] = lambda: None,
+        rests: Callable[[], None] = lambda: None,
     ) -> None:
-        self._metrics, self._handle, self._looks = metrics, handle, looks
+        self._metrics, self._handle, self._looks, self._rests = metrics, handle, looks, rests
         self._router_used = self._xpub_used = True
         self._sources: dict[int, Callable[[], None]] = {}
         self._thread = threading.get_ident()
@@ -139,6 +141,8 @@ class IoLoop:
             self._looks()
             ready = [source for source, _ in poller.poll(math.ceil(sleep_s * 1000))]
             with TURN:
+                if not ready and sleep_s > 0:
+                    self._rests()
                 if wake in ready:
                     self._clear_wake()
                     self.mailbox.run()
