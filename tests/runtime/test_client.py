@@ -25,8 +25,10 @@ from limpet.contracts.errors import (
 )
 from limpet.contracts.messages import Infer, Rejected, Reply, Result, Stale
 from limpet.contracts.wire import decode_request, encode
-from limpet.runtime import client
-from limpet.runtime.client import Connection, RobotClient, same_transport
+from limpet.runtime import client, connection
+from limpet.runtime.alert_feed import same_transport
+from limpet.runtime.client import RobotClient
+from limpet.runtime.connection import Connection
 from limpet.runtime.inference import FUTURE_NS
 from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
@@ -548,7 +550,7 @@ def test_the_quickest_round_measures_the_clock() -> None:
 
     with fake_server(late) as endpoint, RobotClient(endpoint) as robot:
         offset_ns = robot.sync_clock(timeout_s=PATIENCE_S)
-    assert rounds == client.CLOCK_ROUNDS
+    assert rounds == connection.CLOCK_ROUNDS
     assert abs(offset_ns) < 40_000_000
 
 

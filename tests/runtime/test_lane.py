@@ -37,7 +37,8 @@ from limpet.contracts.messages import Infer, LaneOffer, Rejected, Reply, Result
 from limpet.contracts.wire import Buffer, decode_reply, encode
 from limpet.runtime import lane_host
 from limpet.runtime.bench.identity import write_identity_bundle
-from limpet.runtime.client import Connection, RobotClient
+from limpet.runtime.client import RobotClient
+from limpet.runtime.connection import Connection
 from limpet.runtime.lane import LaneSeeker, is_same_host, open_lane
 from limpet.runtime.lane_memory import SUPPORTED, Area, map_memory, place
 from limpet.runtime.server import Server

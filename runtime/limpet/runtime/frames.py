@@ -21,9 +21,9 @@ MAX_FRAMES = messages.MAX_TENSORS + 2
 COPY_BELOW_BYTES = 1024 * 1024
 NOW = int(zmq.NOBLOCK)
 _MORE_NOW = NOW | int(zmq.SNDMORE)
-# What these methods of `zmq.Socket` come to for sockets of our kinds, and without the calls between.
+# What these methods of `zmq.Socket` come to for sockets of our kinds, without the calls between.
 _send: Callable[[zmq.Socket[bytes], Buffer, int, bool], object] = Socket.send  # type: ignore[assignment]
-_receive: Callable[[zmq.Socket[bytes], int, bool], Any] = Socket.recv  # type: ignore[assignment]
+_receive: Callable[[zmq.Socket[bytes], int, bool], Any] = Socket.recv
 
 
 def send_frames(

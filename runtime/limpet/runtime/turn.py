@@ -30,5 +30,6 @@ class OutsideTurn:
             pass
 
     def __exit__(self, *_: object) -> None:
-        for _ in range(self._depth):
+        while self._depth:
             TURN.acquire()
+            self._depth -= 1

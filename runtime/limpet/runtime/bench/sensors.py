@@ -26,7 +26,7 @@ from limpet.contracts.errors import RequestTimeoutError, WireError
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
 from limpet.runtime.bench.sensors_plan import SensorsPlan, SensorsReport
-from limpet.runtime.client import Connection, as_error
+from limpet.runtime.connection import Connection, as_error
 from limpet.runtime.frames import receive_frames, send_frames
 
 CONNECTIONS = 4
