@@ -14,6 +14,7 @@ from limpet.contracts.errors import RejectedError, RequestTimeoutError, UsageErr
 from limpet.contracts.image_model import ImageModel
 from limpet.runtime.camera_watch import FROZEN_AFTER
 from limpet.runtime.client import RobotClient
+from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.mobile_robot import Command, MobileRobot
 from limpet.runtime.server import Server
 from tests.navigation_bundles import LEARNT, policy_bundle, policy_manifest, tiny_policy
@@ -120,6 +121,47 @@ def test_of_the_frames_that_wait_only_the_newest_is_answered(
     assert command.captured_ns is not None
     assert 0 <= last_ns - command.captured_ns < PATIENCE_S * 1e9
     assert engine.runs == 2
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="lanes need Linux: memfd and its seals")
+def test_frames_take_a_lane_on_the_same_host_and_the_robot_outlives_it(
+    server: Server, robot: MobileRobot
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 240, 320, 3), dtype=np.uint8)
+    for image in images[:3]:
+        command = robot.drive(image, GOAL, MOTION, wait_s=PATIENCE_S)
+    assert command.state == "driving"
+    assert robot._connection.has_lane
+    assert robot._connection.status().counters["lane.opened"] == 1  # over the socket meanwhile
+    assert server._lanes is not None
+    (lane,) = server._lanes._lanes.values()
+    server._io.mailbox.put(lambda: server._lanes.drop(lane))  # type: ignore[union-attr]
+    until(lambda: not server._lanes._lanes)  # type: ignore[union-attr]
+    captured_ns = robot.now_ns()
+    command = robot.drive(images[3], GOAL, MOTION, captured_ns, wait_s=PATIENCE_S)
+    assert (command.state, command.captured_ns) == ("driving", captured_ns)
+    assert robot.counts.frames == robot.counts.followed == 4
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="lanes need Linux: memfd and its seals")
+def test_frames_of_a_lane_are_answered_and_given_back_as_those_of_a_socket(
+    server: Server, robot: MobileRobot
+) -> None:
+    drive(robot, 0)
+    assert robot._connection._lane is not None
+    engine = obedient(server, MODEL)
+    engine.gate.clear()
+    robot.send(scene(1), GOAL, MOTION)
+    until(lambda: engine.runs == 1)
+    for number in (2, 3):
+        robot.send(scene(number), GOAL, MOTION)
+    until(lambda: server._metrics.counters().get("dropped.stale_replaced") == 1)
+    robot.receive(0.0)  # the answer to the one that was replaced, and no wait for the others
+    assert robot.counts.stale == {"replaced": 1}
+    engine.gate.set()
+    robot.receive(PATIENCE_S)
+    assert robot.counts.followed == 3
+    assert robot._connection._lane._requests.taken == 0
 
 
 # Never what is too old ---------------------------------------------------------------------------

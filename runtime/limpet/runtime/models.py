@@ -185,7 +185,7 @@ class ServedModel:
         sized = self.images is not None or self.grasps is not None
         return None if sized else self.cost.p95_ns * batch
 
-    def infer(self, inputs: Tensors, batch: int) -> Tensors:
+    def infer(self, inputs: Tensors, batch: int = 1) -> Tensors:
         """Preprocesses and runs one request; `images` and `grasps` do that for models of theirs.
 
         Args:
