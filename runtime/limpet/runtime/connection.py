@@ -30,7 +30,7 @@ from limpet.contracts.errors import (
 from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, decode_reply, encode
-from limpet.runtime.frames import receive_frames, send_frames
+from limpet.runtime.frames import has_message, receive_frames, send_frames
 from limpet.runtime.lane import Lane, LaneGoneError, LaneSeeker
 
 CLOCK_ROUNDS = 8
@@ -143,7 +143,7 @@ class Connection:
         # The descriptor tells of news since the events were last read, at a third of their price.
         if self._connected and not self._news.poll(0):
             return True
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        while has_message(self._monitor):
             event = recv_monitor_message(self._monitor)["event"]
             self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._connected

@@ -24,6 +24,13 @@ _MORE_NOW = NOW | int(zmq.SNDMORE)
 # What these methods of `zmq.Socket` come to for sockets of our kinds, without the calls between.
 _send: Callable[[zmq.Socket[bytes], Buffer, int, bool], object] = Socket.send  # type: ignore[assignment]
 _receive: Callable[[zmq.Socket[bytes], int, bool], Any] = Socket.recv
+_get: Callable[[zmq.Socket[bytes], int], Any] = Socket.get
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+
+
+def has_message(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message can be received at once."""
+    return bool(_get(socket, _EVENTS) & _POLLIN)
 
 
 def send_frames(

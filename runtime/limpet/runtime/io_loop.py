@@ -19,7 +19,7 @@ from limpet.contracts.errors import LimpetError
 from limpet.contracts.messages import Reply
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, encode
-from limpet.runtime.frames import receive_frames, receive_peer, send_frames
+from limpet.runtime.frames import has_message, receive_frames, receive_peer, send_frames
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
@@ -33,8 +33,6 @@ HANDSHAKE_S = 5.0
 """Longest time from a connection to the end of its ZMTP handshake."""
 MAX_SUBSCRIPTION_BYTES = 4096
 """Largest message that a subscriber may send."""
-
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 
 Handle = Callable[[bytes, Sequence[Buffer], Respond], None]
 """Takes the peer's identity, the frames of one message, what answers it; must not raise."""
@@ -164,7 +162,7 @@ class IoLoop:
 
     def _took_subscription(self) -> bool:
         """Reads that a subscriber came or went, if one did."""
-        self._xpub_used = bool(int(self._xpub.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        self._xpub_used = has_message(self._xpub)
         if self._xpub_used:
             self._xpub.recv_multipart()
         return self._xpub_used
@@ -189,7 +187,7 @@ class IoLoop:
                 return False
             frames = receive_frames(router)
             self._handle(peer, frames, functools.partial(self.respond, peer))
-            if not int(router.getsockopt(_EVENTS)) & _POLLIN:  # half the price of `zmq.Again`
+            if not has_message(router):  # a fifth of the price of `zmq.Again`
                 return False
         return True
 
