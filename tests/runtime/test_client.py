@@ -16,7 +16,7 @@ from limpet.contracts.errors import (
 from limpet.contracts.messages import Rejected
 from limpet.runtime.client import RobotClient
 from limpet.runtime.server import Server
-from tests.runtime.asking import hear, tell, value_of, x
+from tests.runtime.clients import hear, tell, value_of, x
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, obedient, serving, until
 
 SECOND = 10**9

@@ -22,7 +22,7 @@ from limpet.contracts.wire import encode
 from limpet.runtime import connection
 from limpet.runtime.client import RobotClient
 from limpet.runtime.server import Server
-from tests.runtime.asking import fake_server, hear, send_images, takes, tell, value_of, x
+from tests.runtime.clients import fake_server, hear, send_images, takes, tell, value_of, x
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, Proxy, obedient, serving, until
 
 SECOND = 10**9

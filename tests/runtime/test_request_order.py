@@ -20,7 +20,7 @@ from limpet.runtime.client import RobotClient
 from limpet.runtime.inference import FUTURE_NS
 from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
-from tests.runtime.asking import hear, tell, value_of, waiting, x
+from tests.runtime.clients import hear, tell, value_of, waiting, x
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, obedient, serving, until
 
 SECOND = 10**9
