@@ -135,7 +135,7 @@ class Lane:
     def _set_timeout(self, wait_s: float) -> None:
         wait_ms = max(1, math.ceil(wait_s * 1e3))  # 0 would wait for ever
         if wait_ms != self._timeout_ms:  # seldom: those who ask in a row wait alike
-            timeout = _TIMEVAL.pack(wait_ms // 1000, wait_ms % 1000 * 1000)
+            timeout = _timeval(wait_ms / 1000)
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
             self._timeout_ms = wait_ms
 
@@ -174,6 +174,10 @@ class LaneSeeker:
         return lane
 
 
+def _timeval(seconds: float) -> bytes:
+    return _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
+
+
 def is_same_host(endpoint: str) -> bool:
     """Whether an endpoint is one of this host, so that a lane is worth asking for."""
     if not SUPPORTED:
@@ -186,8 +190,10 @@ def open_lane(offer: LaneOffer) -> Lane | None:
     """Opens the lane that a server offers; None where it cannot be had, from another host, say."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.settimeout(OPEN_S)
+        # Not `settimeout` yet, with which `connect` gives up at once where many others connect.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(OPEN_S))
         connection.connect(f"\0{offer.address}")
+        connection.settimeout(OPEN_S)
         connection.sendall(bytes.fromhex(offer.token))
         sizes, descriptors, _, _ = socket.recv_fds(connection, ACCEPTED.size, 1)
         try:
