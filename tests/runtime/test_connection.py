@@ -135,7 +135,7 @@ def test_a_connection_that_breaks_in_a_request_costs_that_request_only(
 
 def test_a_reply_that_has_come_is_not_lost_with_its_connection(server: Server) -> None:
     # Else the last replies of a server that stops in good order would be.
-    with Proxy(server.listening[0]) as proxy, RobotClient(proxy.endpoint) as robot:
+    with Proxy(server.listening[0]) as proxy, RobotClient(proxy.endpoint, lane=False) as robot:
         first = tell(robot)
         assert robot._socket.poll(1000 * PATIENCE_S)  # it is here, unread
         proxy.cut()
