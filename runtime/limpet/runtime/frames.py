@@ -20,8 +20,8 @@ MAX_FRAMES = messages.MAX_TENSORS + 2
 """Frames of a message that are kept: header, tensors, and one more to be refused for."""
 COPY_BELOW_BYTES = 1024 * 1024
 """Smaller frames are copied. pyzmq gives others back through a thread of its own, at two switches
-and a fight for the interpreter: a request of 150 KB takes 20 µs longer so than with the copy, one of
-0.9 MB longer as well, one of 2.7 MB less long."""
+and a fight for the interpreter: so, a request of 150 KB takes 20 µs longer than with the copy, one
+of 0.9 MB longer as well, one of 2.7 MB less long."""
 NOW = int(zmq.NOBLOCK)
 _MORE_NOW = NOW | int(zmq.SNDMORE)
 # What these methods of `zmq.Socket` come to for sockets of our kinds, without the calls between.
