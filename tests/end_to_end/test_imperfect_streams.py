@@ -22,7 +22,7 @@ from limpet.contracts.signals import RowState
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_published
 from limpet.runtime.alert_feed import AlertFeed
-from limpet.runtime.client import Connection
+from limpet.runtime.connection import Connection
 from limpet.runtime.sensor import SensorStream
 from tests.bundles import MAX_FILL_ROWS
 from tests.end_to_end.serving import Serve, ServerProcess

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from limpet.contracts import messages
 from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
-from limpet.runtime.client import Connection
 from limpet.runtime.config import DetectorConfig, ModelConfig, ServerConfig, StreamConfig
 from limpet.runtime.config import ServerSection as Section
+from limpet.runtime.connection import Connection
 from limpet.runtime.engines import Engine
 from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server

@@ -32,6 +32,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         max_message_mb = 2
         max_streams = 3
         drain_s = 4
+        cores = [0, 2]
+        realtime_priority = 10
         [[models]]
         bundle = "/b"
         name = "m"
@@ -64,6 +66,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         ("tcp://127.0.0.1:1",),
         ("tcp://127.0.0.1:2",),
     )
+    assert (server.cores, server.realtime_priority) == ((0, 2), 10)
     assert (server.heartbeat_s, server.max_message_mb, server.max_streams, server.drain_s) == (
         0.5,
         2,
@@ -276,7 +279,8 @@ def test_a_tilde_stands_for_the_home_folder(
             f'[server]\n"a[b" = 1\n{MODEL}',
             "2: Object contains unknown field `a[b` (at server.a[b)\n"
             "  known: name, listen, publish, allow_network, state_dir, heartbeat_s, "
-            "max_message_mb, lane_mb, max_streams, when_overloaded, drain_s",
+            "max_message_mb, lane_mb, max_streams, when_overloaded, drain_s, cores, "
+            "realtime_priority",
             id="key with a bracket",
         ),
         pytest.param(

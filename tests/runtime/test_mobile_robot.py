@@ -14,12 +14,14 @@ from limpet.contracts.errors import RejectedError, RequestTimeoutError, UsageErr
 from limpet.contracts.image_model import ImageModel
 from limpet.runtime.camera_watch import FROZEN_AFTER
 from limpet.runtime.client import RobotClient
+from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.mobile_robot import Command, MobileRobot
 from limpet.runtime.server import Server
 from tests.navigation_bundles import LEARNT, policy_bundle, policy_manifest, tiny_policy
 from tests.runtime.serving import PATIENCE_S, obedient, running, server_config, until
 
 MODEL = "tiny-policy"
+LANES = pytest.mark.skipif(not SUPPORTED, reason="lanes need Linux: memfd and its seals")
 LONG_S, SHORT_S = 30.0, 0.5
 """Validity of actions that no busy machine outlasts, and of those that expire in a test."""
 
@@ -120,6 +122,42 @@ def test_of_the_frames_that_wait_only_the_newest_is_answered(
     assert command.captured_ns is not None
     assert 0 <= last_ns - command.captured_ns < PATIENCE_S * 1e9
     assert engine.runs == 2
+
+
+@LANES
+def test_frames_take_a_lane_on_the_same_host_and_the_robot_outlives_it(
+    server: Server, robot: MobileRobot
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 240, 320, 3), dtype=np.uint8)
+    for image in images[:3]:
+        robot.drive(image, GOAL, MOTION, wait_s=PATIENCE_S)
+    assert robot._connection.has_lane
+    lanes = server._lanes
+    assert lanes is not None
+    (lane,) = lanes._lanes.values()
+    server._io.mailbox.put(lambda: lanes.drop(lane))
+    until(lambda: not lanes._lanes)
+    assert robot.drive(images[3], GOAL, MOTION, wait_s=PATIENCE_S).state == "driving"
+    assert robot.counts.frames == robot.counts.followed == 4
+
+
+@LANES
+def test_frames_of_a_lane_are_answered_and_given_back_as_those_of_a_socket(
+    server: Server, robot: MobileRobot
+) -> None:
+    drive(robot, 0)
+    assert robot._connection._lane is not None
+    engine = obedient(server, MODEL)
+    engine.gate.clear()
+    robot.send(scene(1), GOAL, MOTION)
+    until(lambda: engine.runs == 1)
+    for number in (2, 3):
+        robot.send(scene(number), GOAL, MOTION)
+    until(lambda: server._metrics.counters().get("dropped.stale_replaced") == 1)
+    engine.gate.set()
+    robot.receive(PATIENCE_S)
+    assert (robot.counts.stale, robot.counts.followed) == ({"replaced": 1}, 3)
+    assert robot._connection._lane._requests.taken == 0
 
 
 # Never what is too old ---------------------------------------------------------------------------

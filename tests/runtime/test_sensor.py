@@ -18,7 +18,7 @@ from limpet.contracts.errors import FailedError, RejectedError, RequestTimeoutEr
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signals import RowState
 from limpet.runtime import sensor
-from limpet.runtime.client import Connection
+from limpet.runtime.connection import Connection
 from limpet.runtime.sensor import ScoredRows, SensorStream
 from limpet.runtime.server import Server
 from limpet.runtime.stream import CREDITS, MAX_ROWS

@@ -14,6 +14,7 @@ import pytest
 from limpet.contracts.errors import FailedError, RejectedError, UsageError
 from limpet.contracts.grasp_model import GraspModel
 from limpet.runtime.client import RobotClient
+from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.picking_robot import PickingRobot
 from limpet.runtime.server import Server
 from tests.grasp_bundles import (
@@ -60,6 +61,15 @@ def test_one_depth_image_gives_what_the_model_gives_in_process(robot: PickingRob
     assert found.inference_s > 0
     assert (np.diff(found.scores) <= 0).all()
     assert (found.widths_m <= 0.1).all()
+
+
+@pytest.mark.skipif(not SUPPORTED, reason="lanes need Linux: memfd and its seals")
+def test_scenes_take_a_lane_on_the_same_host(robot: PickingRobot) -> None:
+    over_socket = robot.grasp(MODEL, MILLIMETRES, INTRINSICS)  # asks for one beside itself
+    assert robot.has_lane
+    over_lane = robot.grasp(MODEL, MILLIMETRES, INTRINSICS)
+    np.testing.assert_array_equal(over_lane.rows, over_socket.rows)
+    assert robot.has_lane
 
 
 def test_two_views_and_the_base(robot: PickingRobot) -> None:

@@ -20,7 +20,8 @@ from limpet.contracts.errors import FailedError, LimpetError, RejectedError, Req
 from limpet.contracts.messages import Failed, Heartbeat, Infer, Rejected, Result, Scores
 from limpet.contracts.wire import decode_published, decode_reply, encode
 from limpet.runtime.alert_feed import AlertFeed
-from limpet.runtime.client import Connection, RobotClient
+from limpet.runtime.client import RobotClient
+from limpet.runtime.connection import Connection
 from limpet.runtime.run_cost import RunCost
 from limpet.runtime.sensor import SensorStream
 from limpet.runtime.server import Server

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from limpet.runtime.turn import OutsideTurn, Turn
+from limpet.runtime.turn import TURN, OutsideTurn
 
 PATIENCE_S = 20.0
 
@@ -17,7 +17,7 @@ def test_one_thread_at_a_time_has_the_turn() -> None:
     def work() -> None:
         nonlocal inside, most, ran
         for _ in range(200):
-            with Turn():
+            with TURN:
                 inside += 1
                 most = max(most, inside)
                 threading.Event().wait(0)  # lets go of the interpreter
@@ -36,11 +36,11 @@ def test_others_have_the_turn_while_its_holder_is_outside() -> None:
     had = threading.Event()
 
     def work() -> None:
-        with Turn():
+        with TURN:
             had.set()
 
     thread = threading.Thread(target=work)
-    with Turn(), Turn():
+    with TURN, TURN:
         thread.start()
         assert not had.wait(0.05)
         with OutsideTurn():
@@ -51,14 +51,14 @@ def test_others_have_the_turn_while_its_holder_is_outside() -> None:
 def test_outside_is_nothing_where_there_was_no_turn_and_an_error_gives_it_back() -> None:
     with OutsideTurn():
         pass
-    with pytest.raises(ZeroDivisionError), Turn(), OutsideTurn():
+    with pytest.raises(ZeroDivisionError), TURN, OutsideTurn():
         _ = 1 / 0
-    with pytest.raises(ZeroDivisionError), Turn():
+    with pytest.raises(ZeroDivisionError), TURN:
         _ = 1 / 0
     done = threading.Event()
 
     def work() -> None:
-        with Turn():
+        with TURN:
             done.set()
 
     thread = threading.Thread(target=work)
@@ -72,12 +72,12 @@ def test_a_thread_that_takes_its_turn_again_at_once_locks_no_other_out() -> None
 
     def greedy() -> None:
         while not done.is_set():
-            with Turn():
+            with TURN:
                 sum(range(200))
 
     def modest() -> None:
         for _ in range(50):
-            with Turn():
+            with TURN:
                 pass
         done.set()
 

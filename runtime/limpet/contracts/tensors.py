@@ -108,10 +108,13 @@ def check_tensors(specs: Sequence[TensorSpec], tensors: Tensors, what: str) -> d
 
 
 def _fits(wanted: Sequence[int | str], found: Sequence[int], axes: dict[str, int]) -> bool:
-    """Whether sizes are those wanted; notes those of named axes. A loop: twice as fast as `all`."""
+    """Whether sizes are those wanted; notes those of named axes. A loop: `all` takes twice as long,
+    a strict `zip` half as long again.
+    """
     if len(found) != len(wanted):
         return False
-    for want, got in zip(wanted, found, strict=True):
+    for axis, got in enumerate(found):
+        want = wanted[axis]
         if (axes.setdefault(want, got) if isinstance(want, str) else want) != got:
             return False
     return True

@@ -50,6 +50,7 @@ class _OnlyId(msgspec.Struct):
 _version_decoder = msgspec.msgpack.Decoder(_OnlyVersion)
 _id_decoder = msgspec.msgpack.Decoder(_OnlyId)
 _LITTLE_ENDIAN = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}
+_WIRE_NAMES = {dtype: name for name, dtype in _LITTLE_ENDIAN.items()}
 
 
 def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
@@ -65,18 +66,24 @@ def encode(message: Message, tensors: Tensors | None = None) -> list[Buffer]:
     if not tensors:
         return [_encoder.encode(message)]
     assert isinstance(message, TensorMessage)
-    headers, frames = [], []
+    headers = []
+    frames: list[Buffer] = [b""]
     for name, array in tensors.items():
+        shape = array.shape
+        dtype = _WIRE_NAMES.get(array.dtype)
+        if dtype is None or not (shape and array.flags.c_contiguous):
+            array = little_endian_contiguous(array)  # makes a scalar (1,)
+            dtype = _WIRE_NAMES.get(array.dtype)
+            if dtype is None:
+                found = dtype_name(array.dtype)
+                raise WireError(f"tensor {name!r} is {found}, wanted one of {', '.join(DTYPES)}")
         if array.size == 0:
-            raise WireError(f"tensor {name!r} has shape {list(array.shape)}, wanted an element")
-        raw = little_endian_contiguous(array)  # makes a scalar (1,)
-        dtype = dtype_name(raw.dtype)
-        if dtype not in _LITTLE_ENDIAN:
-            raise WireError(f"tensor {name!r} is {dtype}, wanted one of {', '.join(DTYPES)}")
-        headers.append(TensorHeader(name, dtype, list(array.shape)))
-        frames.append(memoryview(raw).cast("B"))  # type: ignore[arg-type]
+            raise WireError(f"tensor {name!r} has shape {list(shape)}, wanted an element")
+        headers.append(TensorHeader(name, dtype, list(shape)))
+        frames.append(memoryview(array).cast("B"))  # type: ignore[arg-type]
     message.tensors = headers
-    return [_encoder.encode(message), *frames]
+    frames[0] = _encoder.encode(message)
+    return frames
 
 
 def decode_request(frames: Sequence[Buffer]) -> tuple[Request, dict[str, Array]]:
@@ -147,7 +154,8 @@ def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Arr
     if len(headers) != len(frames) - 1:
         raise WireError(f"header announces {len(headers)} tensors, {len(frames) - 1} frames follow")
     tensors: dict[str, Array] = {}
-    for header, frame in zip(headers, frames[1:], strict=True):
+    for place, header in enumerate(headers, 1):  # a strict `zip` takes a fifth of all this
+        frame = frames[place]
         dtype = _LITTLE_ENDIAN.get(header.dtype)
         if dtype is None:
             raise WireError(
@@ -164,6 +172,6 @@ def _decode_tensors(message: Message, frames: Sequence[Buffer]) -> dict[str, Arr
         array: Array = np.ndarray(header.shape, dtype, frame)
         if header.dtype == "bool" and array.view(np.uint8).max() > 1:
             raise WireError(f"tensor {header.name!r}: a bool is neither 0 nor 1")
-        array.flags.writeable = False
+        array.setflags(write=False)
         tensors[header.name] = array
     return tensors

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import zmq
 
@@ -19,8 +20,8 @@ from limpet.contracts import messages
 from limpet.contracts.errors import RequestError, WireError
 from limpet.contracts.messages import Alert, Heartbeat
 from limpet.contracts.wire import decode_published
-from limpet.runtime.client import Connection, same_transport
 from limpet.runtime.closing import Closing
+from limpet.runtime.connection import Connection
 
 SILENT_AFTER_BEATS = 3
 ASK_AGAIN_S = 0.5
@@ -182,3 +183,21 @@ class AlertFeed(Closing):
             timeout_s,
         )
         return page
+
+
+def same_transport(endpoint: str, offered: list[str]) -> str:
+    """Of a server's published endpoints, the one to use by who reached it at `endpoint`.
+
+    Raises:
+        WireError: The server publishes on no endpoint of that transport.
+    """
+    scheme = endpoint.partition("://")[0]
+    for candidate in offered:
+        if candidate.partition("://")[0] == scheme:
+            if scheme != "tcp":
+                return candidate
+            return f"tcp://{urlsplit(endpoint).hostname}:{urlsplit(candidate).port}"
+    raise WireError(
+        f"the server at {endpoint} publishes on {offered} only",
+        f"add a {scheme} endpoint to `publish` in its configuration",
+    )

@@ -88,6 +88,11 @@ class ServerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What to do at the start where the models' `rate_hz` and `deadline_ms` cannot be kept here."""
     drain_s: Seconds = 10.0
     """On SIGTERM, longest wait for requests that were accepted."""
+    cores: tuple[Annotated[int, msgspec.Meta(ge=0, le=4095)], ...] = ()
+    """Numbers of the cores that `limpet serve` may run on; empty: all."""
+    realtime_priority: Annotated[int, msgspec.Meta(ge=1, le=99)] | None = None
+    """Priority of the policy SCHED_FIFO for `limpet serve`; where that is not permitted it does not
+    start. None: as every other process."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

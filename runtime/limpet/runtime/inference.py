@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
@@ -85,27 +86,32 @@ class InferenceRequests:
         valid_ns = model.valid_ns
         if valid_ns is not None and (request.max_age_ns is None or request.max_age_ns > valid_ns):
             request.max_age_ns = valid_ns
-        compute = self._compute(model, request, identity)
+        call = _Call(request, inputs, respond, arrived_ns, batch)
+        run = functools.partial(self._run, model, self._compute(model, request, identity), call)
+        cost_ns = model.cost_of(batch)
+        if cost_ns is None or not self._workers[model.name].run_inline(run, cost_ns):
+            self._queue(model, run, call, identity)
+
+    def _queue(
+        self, model: ServedModel, run: Callable[[], None], call: _Call, identity: bytes
+    ) -> None:
+        """Leaves a call to the model's worker; raises `RejectedError` where it is overloaded."""
+        request = call.request
         replaced = None
         if request.replaces:
             stale = messages.Stale(id=request.id, stage="replaced")
-            replaced = functools.partial(self._drop_stale, stale, respond)
+            replaced = functools.partial(self._drop_stale, stale, call.respond)
         accepted = self._workers[model.name].submit(
-            functools.partial(
-                self._run, model, compute, request, inputs, respond, arrived_ns, batch
-            ),
+            run,
             priority=request.priority,
-            cost_ns=model.cost_of(batch),
             client=identity,
-            due_ns=self._due_ns(request, arrived_ns),
+            due_ns=self._due_ns(request, call.arrived_ns),
             key=(identity, request.replaces) if request.replaces else None,
             on_replaced=replaced,
-            on_evicted=functools.partial(self._evict, model, request.id, respond),
+            on_evicted=functools.partial(self._evict, model, request.id, call.respond),
             together=None
-            if model.together == 1 or batch > 1
-            else functools.partial(
-                self._together, model, _Call(request, inputs, respond, arrived_ns)
-            ),
+            if model.together == 1 or call.batch > 1
+            else functools.partial(self._together, model, call),
         )
         if not accepted:
             raise _overloaded(model)
@@ -117,12 +123,14 @@ class InferenceRequests:
         return request.capture_time_ns + request.max_age_ns - self._clock.now_ns() + arrived_ns
 
     @staticmethod
-    def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute:
-        """What computes the outputs of a request."""
+    def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute | None:
+        """What computes the outputs of a request; None of a model that takes its graph's tensors,
+        and always finds something.
+        """
         if model.grasps is not None:
             return model.grasps.infer
         if model.images is None:
-            return _plain(model)
+            return None
         images = model.images
         assert request.capture_time_ns is not None
         origin = Origin(
@@ -133,32 +141,29 @@ class InferenceRequests:
         )
         return lambda inputs: (images.infer(inputs, origin), "")
 
-    def _run(
-        self,
-        model: ServedModel,
-        compute: Compute,
-        request: messages.Infer,
-        inputs: Tensors,
-        respond: Respond,
-        arrived_ns: int,
-        batch: int,
-    ) -> None:
+    def _run(self, model: ServedModel, compute: Compute | None, call: _Call) -> None:
+        request = call.request
         try:
             started_ns = time.monotonic_ns()
-            if (stale := self._stale(request, "queue", self._doomed_ns(model, batch))) is not None:
-                return self._drop_stale(stale, respond)
-            outputs, nothing = compute(inputs)
+            if request.max_age_ns is not None:
+                ahead_ns = self._doomed_ns(model, call.batch)
+                if (stale := self._stale(request, "queue", ahead_ns)) is not None:
+                    return self._drop_stale(stale, call.respond)
+            nothing = ""
+            if compute is None:
+                outputs = model.infer(call.inputs, call.batch)
+            else:
+                outputs, nothing = compute(call.inputs)
             finished_ns = time.monotonic_ns()
-            if batch == 1:
-                model.cost.observe(finished_ns - started_ns)
-            call = _Call(request, inputs, respond, arrived_ns)
             self._answer(model, call, outputs, started_ns, finished_ns, nothing)
+            if call.batch == 1:
+                model.cost.observe(finished_ns - started_ns)
         except TensorError as error:
             cause = error.cause if isinstance(error, ImplausibleError) else ""
             refused = RejectedError("bad_input", error.message, error.hint, cause)
-            self._refusals.reject(respond, request.id, refused)
+            self._refusals.reject(call.respond, request.id, refused)
         except BaseException as error:  # noqa: BLE001 (answered and logged; a worker must not end)
-            self._refusals.fail(respond, request.id, error)
+            self._refusals.fail(call.respond, request.id, error)
 
     def _answer(
         self,
@@ -170,12 +175,8 @@ class InferenceRequests:
         nothing: str = "",
     ) -> None:
         request = call.request
-        if (stale := self._stale(request, "reply")) is not None:
+        if request.max_age_ns is not None and (stale := self._stale(request, "reply")) is not None:
             return self._drop_stale(stale, call.respond)
-        # Before the reply: whatever comes after it delays the thread that sends it.
-        self._metrics.record(model.name, finished_ns - call.arrived_ns)
-        if nothing:
-            self._metrics.count(f"nothing.{nothing}")
         call.respond(
             messages.Result(
                 id=request.id,
@@ -190,6 +191,10 @@ class InferenceRequests:
             ),
             outputs,
         )
+        # While ZeroMQ's thread sends; the turn is still ours, so that no status is asked meanwhile.
+        self._metrics.record(model.name, finished_ns - call.arrived_ns)
+        if nothing:
+            self._metrics.count(f"nothing.{nothing}")
 
     # Several in one call --------------------------------------------------------------------------
 
@@ -212,7 +217,7 @@ class InferenceRequests:
         outputs = self._compute_together(model, live) if len(live) > 1 else None
         if outputs is None:
             for call in live:
-                self._run(model, _plain(model), *call, 1)
+                self._run(model, None, call)
             return
         finished_ns = time.monotonic_ns()
         model.cost_together.observe(finished_ns - started_ns)
@@ -232,7 +237,8 @@ class InferenceRequests:
                 {
                     spec.name: np.concatenate([call.inputs[spec.name] for call in calls])
                     for spec in model.inputs
-                }
+                },
+                len(calls),
             )
             fits = all(len(array) == len(calls) for array in outputs.values())
         except BaseException:  # noqa: BLE001 (one of them may be at fault: it is answered alone)
@@ -269,13 +275,14 @@ class InferenceRequests:
         self._refusals.reject(respond, request_id, _overloaded(model))
 
 
-class _Call(NamedTuple):
-    """A request that waits or runs."""
+class _Call(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """A request of `batch` items that waits or runs."""
 
     request: messages.Infer
     inputs: Tensors
     respond: Respond
     arrived_ns: int
+    batch: int
 
 
 def _overloaded(model: ServedModel) -> RejectedError:
@@ -284,11 +291,6 @@ def _overloaded(model: ServedModel) -> RejectedError:
         f"{model.config.queue} requests wait for model {model.name!r}",
         "send less often, or ask for the newest only with `replaces`",
     )
-
-
-def _plain(model: ServedModel) -> Compute:
-    """Of a model that takes its graph's own tensors, and always finds something."""
-    return lambda inputs: (model.infer(inputs), "")
 
 
 def _valid_until_ns(model: ServedModel, request: messages.Infer) -> int | UnsetType:

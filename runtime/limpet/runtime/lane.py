@@ -86,11 +86,15 @@ class Lane:
             raise LaneGoneError(str(error)) from error
         return True
 
-    def receive(self, deadline_s: float) -> list[Buffer] | None:
+    def fileno(self) -> int:
+        """Readable when there is something to receive."""
+        return self._connection.fileno()
+
+    def receive(self, deadline_s: float | None = None) -> list[Buffer] | None:
         """The frames of the next reply, none at all where it comes over the socket.
 
         Args:
-            deadline_s: Monotonic.
+            deadline_s: Monotonic; None does not wait.
 
         Returns:
             None where no reply came in time. Large frames lie in memory that the server keeps
@@ -99,9 +103,10 @@ class Lane:
         Raises:
             LaneGoneError: The server has ended the lane, or does not keep to its rules.
         """
-        self._set_timeout(deadline_s - time.monotonic())
+        if deadline_s is not None:
+            self._set_timeout(deadline_s - time.monotonic())
         try:
-            packet = self._connection.recv(MAX_PACKET_BYTES)
+            packet = self._connection.recv(MAX_PACKET_BYTES, _NOW if deadline_s is None else 0)
         except BlockingIOError:
             return None
         except OSError as error:
@@ -130,7 +135,7 @@ class Lane:
     def _set_timeout(self, wait_s: float) -> None:
         wait_ms = max(1, math.ceil(wait_s * 1e3))  # 0 would wait for ever
         if wait_ms != self._timeout_ms:  # seldom: those who ask in a row wait alike
-            timeout = _TIMEVAL.pack(wait_ms // 1000, wait_ms % 1000 * 1000)
+            timeout = _timeval(wait_ms / 1000)
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
             self._timeout_ms = wait_ms
 
@@ -145,7 +150,7 @@ class LaneSeeker:
 
     def __init__(self, endpoint: str, wanted: bool) -> None:
         self._next_s = 0.0 if wanted and is_same_host(endpoint) else math.inf
-        self._asked = 0
+        self._asked = -1
 
     def ask(self, next_id: Callable[[], int], client: str) -> Hello | None:
         """The message that asks for one, where it is time to."""
@@ -155,14 +160,22 @@ class LaneSeeker:
         self._next_s, self._asked = now_s + RETRY_S, next_id()
         return Hello(id=self._asked, client=client, lane=True)
 
+    def asked_for(self, reply: Reply) -> bool:
+        """Whether a reply answers what was asked."""
+        return reply.id == self._asked
+
     def take(self, reply: Reply) -> Lane | None:
-        """The lane that a reply to what was asked offers; None for any other reply."""
-        if reply.id != self._asked or not isinstance(reply, Welcome):
-            return None
-        lane = open_lane(reply.lane) if isinstance(reply.lane, LaneOffer) else None
+        """The lane that a reply to what was asked offers, if it does."""
+        lane = None
+        if isinstance(reply, Welcome) and isinstance(reply.lane, LaneOffer):
+            lane = open_lane(reply.lane)
         if lane is None:
             self._next_s = time.monotonic() + NONE_S
         return lane
+
+
+def _timeval(seconds: float) -> bytes:
+    return _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
 
 
 def is_same_host(endpoint: str) -> bool:
@@ -177,8 +190,10 @@ def open_lane(offer: LaneOffer) -> Lane | None:
     """Opens the lane that a server offers; None where it cannot be had, from another host, say."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        connection.settimeout(OPEN_S)
+        # Not `settimeout` yet, with which `connect` gives up at once where many others connect.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(OPEN_S))
         connection.connect(f"\0{offer.address}")
+        connection.settimeout(OPEN_S)
         connection.sendall(bytes.fromhex(offer.token))
         sizes, descriptors, _, _ = socket.recv_fds(connection, ACCEPTED.size, 1)
         try:

@@ -30,7 +30,10 @@ class Metrics:
     def record(self, model: str, total_ns: int) -> None:
         """Notes how long one request of a model took, from arrival to reply."""
         with self._lock:
-            self._latencies.setdefault(model, deque(maxlen=4096)).append(total_ns)
+            kept = self._latencies.get(model)
+            if kept is None:
+                kept = self._latencies[model] = deque(maxlen=4096)
+            kept.append(total_ns)
 
     def latency_ms(self, model: str) -> dict[str, float]:
         """p50, p99 and count of a model's newest latencies, in milliseconds."""

@@ -24,8 +24,8 @@ from limpet.contracts.errors import LimpetError, RequestError, UsageError
 from limpet.contracts.images import ChannelOrder
 from limpet.contracts.messages import Reply
 from limpet.contracts.tensors import Array, Tensors
-from limpet.runtime.client import Connection
 from limpet.runtime.closing import Closing
+from limpet.runtime.connection import Connection
 from limpet.runtime.trip_memory import TripMemory
 
 SILENT_S = 1.0

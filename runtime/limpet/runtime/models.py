@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 MIXED_RTOL = 1e-3
 """Another batch may choose another kernel, which rounds otherwise; more is another model."""
+BRIEF_NS = 50_000
+"""A model whose runs are quicker keeps the turn: to hand it over would not pay."""
 ROWS = "rows"
 """Name of the tensor that a request to a model which scores streams carries."""
 
@@ -54,6 +56,7 @@ class ServedModel:
         self.bundle: Bundle = read_bundle(config.bundle)
         self.manifest = self.bundle.manifest
         self.name = config.name or self.manifest.name
+        self._what = f"model {self.name!r}"
         self.engine = open_engine(self.bundle, config.engine, config.threads)
         self.images: ServedImages | None = None
         """Takes the requests of a model that takes images; None for others."""
@@ -165,7 +168,7 @@ class ServedModel:
         if self.grasps is not None:
             self.grasps.check(inputs)
             return 1
-        batch = check_tensors(self.inputs, inputs, f"model {self.name!r}").get("batch", 1)
+        batch = check_tensors(self.inputs, inputs, self._what).get("batch", 1)
         if batch > self.config.max_batch:
             raise TensorError(
                 f"model {self.name!r}: batch of {batch}, at most {self.config.max_batch}"
@@ -182,8 +185,12 @@ class ServedModel:
         sized = self.images is not None or self.grasps is not None
         return None if sized else self.cost.p95_ns * batch
 
-    def infer(self, inputs: Tensors) -> Tensors:
+    def infer(self, inputs: Tensors, batch: int = 1) -> Tensors:
         """Preprocesses and runs one request; `images` and `grasps` do that for models of theirs.
+
+        Args:
+            inputs: As `check_request` found them good.
+            batch: As it returned.
 
         Raises:
             TensorError: A value that the preprocessing refuses.
@@ -191,6 +198,8 @@ class ServedModel:
         """
         signal = self.manifest.preprocessing
         if not isinstance(signal, SignalPreprocessing):
+            if batch == 1 and self.cost.p95_ns < BRIEF_NS:
+                return self.engine.run(inputs)
             return self._run(inputs)
         frames = prepare_stretches(signal.steps, inputs[ROWS])
         embedding, score = StreamingModel(self.manifest, self._run).replay(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from limpet.runtime.ranks import UNHURRIED_NS, Rank, Ranks
-from limpet.runtime.turn import Turn
+from limpet.runtime.turn import TURN
 
 log = logging.getLogger(__name__)
 
@@ -179,9 +179,7 @@ class ModelWorker:
         Returns:
             Whether it was accepted; False where the queue is full or was stopped.
         """
-        if cost_ns is not None and self._may_inline(cost_ns) and self._run_inline(job):
-            if self._budget is not None:
-                self._budget.spend(cost_ns)
+        if cost_ns is not None and self.run_inline(job, cost_ns):
             return True
         dropped: Job | None = None
         with self._lock:
@@ -224,16 +222,21 @@ class ModelWorker:
             return cost_ns <= INLINE_BUDGET_NS
         return self._budget.allows(cost_ns)
 
-    def _run_inline(self, job: Job) -> bool:
+    def run_inline(self, job: Job, cost_ns: float) -> bool:
+        """Runs a job of that cost right here, if it is short and its model idle; whether it did."""
+        if not self._may_inline(cost_ns):
+            return False
         with self._lock:
             if self._busy or self._heap or self._stopping:
                 return False
             self._busy, self._in_job = 1, True
         try:
-            with Turn():
+            with TURN:
                 job()
         finally:
             self._done([])
+        if self._budget is not None:
+            self._budget.spend(cost_ns)
         return True
 
     @property
@@ -269,7 +272,7 @@ class ModelWorker:
                 job, lanes = taken
                 self._busy += 1
             try:
-                with Turn():
+                with TURN:
                     job()
             except BaseException:  # what waits behind it would wait for ever
                 log.exception("a job of %s raised", threading.current_thread().name)

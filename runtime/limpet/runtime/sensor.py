@@ -26,8 +26,8 @@ from limpet.contracts.errors import LimpetError, RejectedError, RequestTimeoutEr
 from limpet.contracts.messages import Reply
 from limpet.contracts.signals import Float32, States
 from limpet.contracts.tensors import Tensors
-from limpet.runtime.client import Connection, as_error
 from limpet.runtime.closing import Closing
+from limpet.runtime.connection import Connection, as_error
 
 RESEND_AFTER_S = 1.0
 """Seconds without any acknowledgement after which the stream is opened again."""

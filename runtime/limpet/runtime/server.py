@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import math
 import time
@@ -40,6 +41,9 @@ DRAIN_TURN_S = 0.005
 
 _COUNTERS = {kind: f"requests.{kind.__name__}" for kind in get_args(Request)}
 
+GARBAGE_FROM = 1000
+"""Objects, more made than freed, from which on it is worth looking for cycles."""
+
 ServerState = Literal["serving", "stopping"]
 
 
@@ -71,6 +75,7 @@ class Server:
                 self._metrics,
                 self._handle,
                 budget.renew,
+                _collect_garbage,
             )
             opened.callback(self._io.abandon)
             self._log = AlertLog(
@@ -278,3 +283,9 @@ class Server:
             dropped=self._metrics.counters("dropped."),
         )
         self._io.publish(messages.HEARTBEAT_TOPIC, encode(heartbeat))
+
+
+def _collect_garbage() -> None:
+    """Looks for cycles while nobody waits, so that Python does not while somebody does."""
+    if gc.get_count()[0] >= GARBAGE_FROM:
+        gc.collect()

@@ -13,39 +13,23 @@ from __future__ import annotations
 
 import threading
 
-_lock = threading.Lock()
-_holder = 0  # the thread that has the turn
-
-
-class Turn:
-    """Has the turn within a `with` block; a thread that has it already keeps it."""
-
-    def __enter__(self) -> None:
-        global _holder
-        self._had = _holder == threading.get_ident()
-        if not self._had:
-            _lock.acquire()
-            _holder = threading.get_ident()
-
-    def __exit__(self, *_: object) -> None:
-        global _holder
-        if not self._had:
-            _holder = 0
-            _lock.release()
+TURN = threading.RLock()
+"""Held within a `with` block; a thread that has it already keeps it."""
 
 
 class OutsideTurn:
     """Lets others have the turn within a `with` block, where this thread has it."""
 
     def __enter__(self) -> None:
-        global _holder
-        self._had = _holder == threading.get_ident()
-        if self._had:
-            _holder = 0
-            _lock.release()
+        self._depth = 0
+        try:
+            while True:
+                TURN.release()
+                self._depth += 1
+        except RuntimeError:  # it is not ours any more, or never was
+            pass
 
     def __exit__(self, *_: object) -> None:
-        global _holder
-        if self._had:
-            _lock.acquire()
-            _holder = threading.get_ident()
+        while self._depth:
+            TURN.acquire()
+            self._depth -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from limpet.runtime.diagnosis import engines, packages
 from limpet.runtime.diagnosis.engines import look_at_engines
 from limpet.runtime.diagnosis.finding import Finding
 from limpet.runtime.diagnosis.graphics import look_at_gpu
-from limpet.runtime.diagnosis.host import look_at_clock, look_at_host
+from limpet.runtime.diagnosis.host import look_at_clock, look_at_host, look_at_priority
 from limpet.runtime.diagnosis.packages import look_at_extras
 from limpet.runtime.diagnosis.probe import Probe
 from limpet.runtime.plans.libraries import Library
@@ -45,6 +46,20 @@ def test_a_processor_of_unknown_flags_claims_nothing(tmp_path: Path) -> None:
     findings = list(look_at_host(machine(tmp_path, {}, {})))
     assert "int8" not in [one.name for one in findings]
     assert named(findings, "processor").found
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_whether_a_server_may_be_realtime_is_tried(
+    monkeypatch: pytest.MonkeyPatch, permitted: bool
+) -> None:
+    def schedule(*_: object) -> None:
+        if not permitted:
+            raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", schedule)
+    finding = look_at_priority()
+    assert finding.status == ("ok" if permitted else "absent")
+    assert ("LimitRTPRIO" in finding.mend) is not permitted
 
 
 @pytest.mark.parametrize(

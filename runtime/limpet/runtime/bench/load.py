@@ -160,7 +160,7 @@ def run_open(endpoint: str, sources: Sequence[Source]) -> list[Answers]:
                     except zmq.Again:
                         break
                     waiting -= 1
-                    reply, _ = decode_reply([frame.buffer for frame in frames])
+                    reply, _ = decode_reply(frames)
                     took_s = time.monotonic() - begun_s - order[reply.id - 1][0]
                     _count(answers[number], reply)
                     if isinstance(reply, Result):
@@ -197,7 +197,7 @@ def run_closed(endpoint: str, model: str, inputs: Tensors, clients: int, seconds
             for each, _ in poller.poll(100):
                 frames = receive_frames(each)
                 now_s = time.monotonic()
-                reply, _ = decode_reply([frame.buffer for frame in frames])
+                reply, _ = decode_reply(frames)
                 _count(answers, reply)
                 latencies.append((now_s - begun[each]) * 1000)
                 if now_s < begun_s + seconds:

@@ -26,7 +26,7 @@ from limpet.contracts.errors import RequestTimeoutError, WireError
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
 from limpet.runtime.bench.sensors_plan import SensorsPlan, SensorsReport
-from limpet.runtime.client import Connection, as_error
+from limpet.runtime.connection import Connection, as_error
 from limpet.runtime.frames import receive_frames, send_frames
 
 CONNECTIONS = 4
@@ -102,7 +102,7 @@ class Sensors:
                     raise RequestTimeoutError(
                         f"{plan.endpoint} opened no stream within {PATIENCE_S:g} s"
                     ) from None
-                reply, _ = decode_reply([frame.buffer for frame in frames])
+                reply, _ = decode_reply(frames)
                 if not isinstance(reply, messages.StreamOpened):
                     raise as_error(reply)
                 self._credits[reply.id - 1] = reply.credits
@@ -188,7 +188,7 @@ class Sensors:
                 except zmq.Again:
                     break
                 now_ns = time.monotonic_ns()
-                self._settle(*decode_reply([frame.buffer for frame in frames]), now_ns)
+                self._settle(*decode_reply(frames), now_ns)
 
     def _settle(self, reply: messages.Reply, tensors: Tensors, now_ns: int) -> None:
         number = reply.id - 1

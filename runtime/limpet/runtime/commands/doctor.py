@@ -14,7 +14,7 @@ from limpet.runtime.commands import json_option
 from limpet.runtime.diagnosis.engines import look_at_engines
 from limpet.runtime.diagnosis.finding import Finding
 from limpet.runtime.diagnosis.graphics import look_at_gpu
-from limpet.runtime.diagnosis.host import look_at_clock, look_at_host
+from limpet.runtime.diagnosis.host import look_at_clock, look_at_host, look_at_priority
 from limpet.runtime.diagnosis.jetson import is_jetson, look_at_jetson
 from limpet.runtime.diagnosis.packages import look_at_dependencies, look_at_extras
 from limpet.runtime.diagnosis.probe import Probe
@@ -79,6 +79,7 @@ def _look(probe: Probe, state_dir: Path) -> Iterator[Finding]:
     yield from look_at_host(probe)
     yield look_at_gpu(probe)
     yield look_at_clock(probe)
+    yield look_at_priority()
     if is_jetson(probe):
         yield from look_at_jetson(probe)
     yield from look_at_dependencies(probe)

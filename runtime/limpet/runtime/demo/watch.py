@@ -13,8 +13,8 @@ from limpet.contracts.incidents import label_at, labelled_intervals
 from limpet.contracts.messages import Alert, Status
 from limpet.contracts.signals import RowState
 from limpet.runtime.alert_feed import AlertFeed
-from limpet.runtime.client import Connection
 from limpet.runtime.closing import Closing
+from limpet.runtime.connection import Connection
 from limpet.runtime.demo.console import Console
 from limpet.runtime.demo.report import when
 from limpet.runtime.demo.sources import Source

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from limpet.runtime.diagnosis.finding import Finding
 from limpet.runtime.diagnosis.probe import Probe
+from limpet.runtime.placement import may_be_realtime
 
 INT8_FLAGS = {
     "avx_vnni": "AVX-VNNI",
@@ -46,6 +47,16 @@ def look_at_clock(probe: Probe) -> Finding:
         mend = "sudo timedatectl set-ntp true"
         return Finding("machine", "clock", "warning", "not synchronised", mend)
     return Finding("machine", "clock", "ok", "nothing here tells whether it is synchronised")
+
+
+def look_at_priority() -> Finding:
+    """Whether `realtime_priority` of a server's configuration would be permitted."""
+    if may_be_realtime():
+        return Finding("machine", "realtime", "ok", "SCHED_FIFO is permitted")
+    return Finding(
+        "machine", "realtime", "absent", "SCHED_FIFO is not permitted: no realtime_priority",
+        "ulimit -r 10 as root, LimitRTPRIO=10 in a systemd unit, or the capability CAP_SYS_NICE",
+    )  # fmt: skip
 
 
 def _processor(probe: Probe) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ class OnnxRuntimeEngine:
             values = self._session.run(self._outputs, inputs)
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
-        return dict(zip(self._outputs, values, strict=True))
+        return dict(zip(self._outputs, values))  # noqa: B905 (`run` gives as many as it is asked for)
 
 
 def _check_graph(
