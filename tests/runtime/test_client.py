@@ -28,7 +28,6 @@ from limpet.contracts.wire import decode_request, encode
 from limpet.runtime import client
 from limpet.runtime.client import Connection, RobotClient, same_transport
 from limpet.runtime.inference import FUTURE_NS
-from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, Proxy, obedient, serving, until
 
@@ -396,7 +395,10 @@ def test_a_full_queue_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
         refused = hear(robot)
         assert isinstance(refused, Rejected)
         assert (refused.id, refused.code) == (ids[2], "overloaded")
-        assert refused.reason == "2 requests wait for model 'identity'"
+        assert refused.reason == (
+            "more requests wait for model 'identity' than it can answer in time, or than the 2 that "
+            "may"
+        )
         engine.gate.set()
         assert [hear(robot).id for _ in range(3)] == [first, *ids[:2]]
 
@@ -427,7 +429,7 @@ def test_what_grew_too_old_in_the_queue_is_not_inferred(
 def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
     server: Server, robot: RobotClient, engine: ObedientEngine
 ) -> None:
-    server._models["identity"].cost = RunCost(10e9)  # 10 s a run
+    server._workers["identity"]._pace.observe(10 * SECOND, 1)  # 10 s a run
     engine.gate.clear()
     first = tell(robot)
     until(lambda: engine.runs)

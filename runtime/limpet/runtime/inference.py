@@ -101,6 +101,7 @@ class InferenceRequests:
             key=(identity, request.replaces) if request.replaces else None,
             on_replaced=replaced,
             on_evicted=functools.partial(self._evict, model, request.id, respond),
+            on_late=functools.partial(self._drop_late, request, respond),
             together=None
             if model.together == 1 or batch > 1
             else functools.partial(
@@ -145,7 +146,7 @@ class InferenceRequests:
     ) -> None:
         try:
             started_ns = time.monotonic_ns()
-            if (stale := self._stale(request, "queue", self._doomed_ns(model, batch))) is not None:
+            if (stale := self._stale(request, "queue")) is not None:
                 return self._drop_stale(stale, respond)
             outputs, nothing = compute(inputs)
             finished_ns = time.monotonic_ns()
@@ -201,11 +202,9 @@ class InferenceRequests:
 
     def _run_together(self, model: ServedModel, calls: Sequence[_Call]) -> None:
         started_ns = time.monotonic_ns()
-        # Those that are due first are about to be too old: see `_doomed_ns`.
-        ahead_ns = round(model.cost_together.p95_ns)
         live = []
         for call in calls:
-            if (stale := self._stale(call.request, "queue", ahead_ns)) is not None:
+            if (stale := self._stale(call.request, "queue")) is not None:
                 self._drop_stale(stale, call.respond)
             else:
                 live.append(call)
@@ -215,7 +214,6 @@ class InferenceRequests:
                 self._run(model, _plain(model), *call, 1)
             return
         finished_ns = time.monotonic_ns()
-        model.cost_together.observe(finished_ns - started_ns)
         self._metrics.count("together", len(live))
         for place, call in enumerate(live):
             own = {name: array[place : place + 1] for name, array in outputs.items()}
@@ -239,22 +237,10 @@ class InferenceRequests:
             return None
         return outputs if fits else None
 
-    def _doomed_ns(self, model: ServedModel, batch: int) -> int:
-        """How much older a request will be when it is answered, where another waits for its place.
-
-        Under overload the first in the queue is always about to be too old. To run it would take
-        the time in which the next one is still answered in time, and so on: nothing would be.
-        """
-        if not self._workers[model.name].has_waiting:
-            return 0
-        return round(model.cost.p95_ns * batch)
-
-    def _stale(
-        self, request: messages.Infer, stage: Any, ahead_ns: int = 0
-    ) -> messages.Stale | None:
+    def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
         if request.max_age_ns is None or request.capture_time_ns is None:
             return None
-        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns) + ahead_ns
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
         if age_ns <= request.max_age_ns:
             return None
         return messages.Stale(
@@ -264,6 +250,17 @@ class InferenceRequests:
     def _drop_stale(self, stale: messages.Stale, respond: Respond) -> None:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
+
+    def _drop_late(self, request: messages.Infer, respond: Respond) -> None:
+        """It would be too old when it is answered: says so as if it were already."""
+        assert request.max_age_ns is not None
+        stale = self._stale(request, "queue") or messages.Stale(
+            id=request.id,
+            stage="queue",
+            age_ns=request.max_age_ns + 1,
+            max_age_ns=request.max_age_ns,
+        )
+        self._drop_stale(stale, respond)
 
     def _evict(self, model: ServedModel, request_id: int, respond: Respond) -> None:
         self._refusals.reject(respond, request_id, _overloaded(model))
@@ -281,7 +278,8 @@ class _Call(NamedTuple):
 def _overloaded(model: ServedModel) -> RejectedError:
     return RejectedError(
         "overloaded",
-        f"{model.config.queue} requests wait for model {model.name!r}",
+        f"more requests wait for model {model.name!r} than it can answer in time, or than the "
+        f"{model.config.queue} that may",
         "send less often, or ask for the newest only with `replaces`",
     )
 

@@ -41,6 +41,13 @@ class Ranks:
             entry[1] += 1
         return (-priority, of_round, due_ns, self._number)
 
+    def most_ahead(self, client: Hashable) -> int:
+        """How many are served before a client's newest, at most, where priorities are equal."""
+        entry = self._clients.get(client)
+        if entry is None:
+            return len(self._clients)
+        return (entry[0] - self._served_round) * len(self._clients)
+
     def leave(self, client: Hashable, rank: Rank, served: bool) -> None:
         """A request waits no longer, since it is served now or because it is dropped."""
         if served:
