@@ -1,6 +1,6 @@
 """Writes `limpet/runtime/bench/stream.onnx`, which scores a row by its mean magnitude.
 
-    python -m tests.runtime.bench.stream_model
+python -m tests.runtime.bench.stream_model
 """
 
 from __future__ import annotations

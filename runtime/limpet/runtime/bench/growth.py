@@ -30,7 +30,7 @@ COUNTS = (10, 100, 1000)
 """Clients that are connected, streams that are registered."""
 SERVED = (1_000, 10_000, 100_000)
 """Requests that were served before, at least."""
-ROUNDS = 2
+ROUNDS = 4
 BUSY_CLIENTS = 16
 PATIENCE_MS = 20_000
 SPARE_FILES = 200
@@ -92,8 +92,8 @@ def bench_growth(
             rows.append(_row("requests", served, [latencies()]))
         # In rounds, so that what the machine does meanwhile is not taken for growth.
         taken: dict[tuple[Of, int], list[NDArray[np.float64]]] = {}
-        for _ in range(ROUNDS):
-            for count in counts:
+        for number in range(ROUNDS):
+            for count in counts if number % 2 == 0 else reversed(counts):
                 progress(f"a request beside {count} connected clients")
                 with _clients(endpoint, count):
                     taken.setdefault(("clients", count), []).append(latencies())

@@ -126,9 +126,7 @@ def bench_overload(
             begun_s = time.monotonic() + START_S
             ask(good, repr(begun_s))
             with memory, queue:
-                (flooded,) = run_open(
-                    endpoint, [flood(offered_per_s, seconds, MAX_AGE_S)], begun_s
-                )
+                (flooded,) = run_open(endpoint, [flood(offered_per_s, seconds, MAX_AGE_S)], begun_s)
             beside = msgspec.json.decode(answer_of(good), type=Steady)
     after_per_s = capacity_per_s()
     capacity = (before_per_s + after_per_s) / 2

@@ -49,8 +49,7 @@ def running(module_and_arguments: Sequence[str]) -> Iterator[Started]:
 
 @contextlib.contextmanager
 def conversing(module_and_arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """Runs a module of ours that says `ready`, is told something and answers; it ends with the
-    block."""
+    """Runs a module of ours that says `ready`, is told something and answers, until the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", *module_and_arguments],
         stdin=subprocess.PIPE,

@@ -1,8 +1,8 @@
 """When the machine gave a core to somebody else: `python -m limpet.runtime.bench.stalls`.
 
-On each core a thread asks to be woken every few milliseconds. Where it is woken late by more than a
-scheduler's usual slice, the core was not to be had. A missed deadline during which that happened for
-as long as it was missed by says nothing of the server.
+On each core a thread asks to be woken every few milliseconds. Where it is woken late by more than
+a scheduler's usual slice, the core was not to be had. A deadline that was missed by no more than
+that says nothing of the server.
 
 It says `ready`, watches until it is told anything, and says what it saw as a line of JSON.
 """

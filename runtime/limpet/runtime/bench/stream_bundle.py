@@ -59,7 +59,12 @@ def write_stream_bundle(path: Path) -> Bundle:
     golden = Golden(
         inputs=inputs,
         outputs=_run(inputs),
-        tolerances={"score": 1e-5, "embedding cosine": 0.9999, "next_state": 1e-5, "signal score": 1e-5},
+        tolerances={
+            "score": 1e-5,
+            "embedding cosine": 0.9999,
+            "next_state": 1e-5,
+            "signal score": 1e-5,
+        },
         signal_rows=values,
         signal_scores=SignalScorer(manifest, _run).push(values).scores,
     )
