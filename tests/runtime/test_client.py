@@ -396,8 +396,7 @@ def test_a_full_queue_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
         assert isinstance(refused, Rejected)
         assert (refused.id, refused.code) == (ids[2], "overloaded")
         assert refused.reason == (
-            "more requests wait for model 'identity' than it can answer in time, or than the 2 that "
-            "may"
+            "more requests wait for model 'identity' than it can answer in time or than 2"
         )
         engine.gate.set()
         assert [hear(robot).id for _ in range(3)] == [first, *ids[:2]]

@@ -1,8 +1,8 @@
 """What waits for one model: who is next, whom a full queue drops, and what is too late to begin.
 
 A turn (a rank, `ranks`) belongs to a client and not to one of its requests: in it the oldest of
-that client's requests is served which still waits. So a request can be dropped for a newer one of the
-same client at no cost, and without moving the client forward or back.
+that client's requests is served which still waits. So a request can be dropped for a newer one of
+the same client at no cost, and without moving the client forward or back.
 
 Where more waits than can be answered in time, a client's oldest request makes room for its newest.
 One that is dropped saves the time of one, whichever it is (Moore, 1968, for equal durations), and

@@ -14,10 +14,11 @@ from limpet.contracts import messages
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import ImplausibleError, RejectedError, TensorError
 from limpet.contracts.tensors import Tensors
+from limpet.runtime.backlog import Together
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import ServedModel
 from limpet.runtime.replies import Refusals, Respond
-from limpet.runtime.scheduler import ModelWorker, Together
+from limpet.runtime.scheduler import ModelWorker
 from limpet.runtime.served_images import Origin
 
 FUTURE_NS = 250_000_000
@@ -278,8 +279,8 @@ class _Call(NamedTuple):
 def _overloaded(model: ServedModel) -> RejectedError:
     return RejectedError(
         "overloaded",
-        f"more requests wait for model {model.name!r} than it can answer in time, or than the "
-        f"{model.config.queue} that may",
+        f"more requests wait for model {model.name!r} than it can answer in time or than "
+        f"{model.config.queue}",
         "send less often, or ask for the newest only with `replaces`",
     )
 

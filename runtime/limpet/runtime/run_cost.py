@@ -46,7 +46,6 @@ class Pace:
     Attributes:
         each_ns: Mean time for one request, those that run in one call counted one by one; 0 before
             the first call.
-        call_ns: The 95th percentile of a call; 0 before the first.
     """
 
     def __init__(self) -> None:
@@ -55,6 +54,7 @@ class Pace:
 
     @property
     def call_ns(self) -> float:
+        """The 95th percentile of a call; 0 before the first."""
         return 0.0 if self._call is None else self._call.p95_ns
 
     def observe(self, nanoseconds: int, requests: int) -> None:

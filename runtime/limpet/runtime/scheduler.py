@@ -221,8 +221,7 @@ class ModelWorker:
                 self._done(lanes, took_ns, requests)
 
     def _take(self) -> tuple[Job, int, list[Lane], list[Job]] | None:
-        """What is to run next, of how many requests, the lanes in it, and what is to be called for
-        those that are too late."""
+        """What is next: the call, its requests, its lanes; and what to call for who is too late."""
         backlog, late = self._backlog, list[Job]()
         if not (self._in_job and backlog.next_is_job()):
             now_ns, call_ns = time.monotonic_ns(), self._pace.call_ns

@@ -121,7 +121,7 @@ def bench_overload(
     arguments = _steady_arguments(endpoint, seconds + RECOVERY_S)
     with RobotClient(endpoint, "bench-queue", lane=False) as asks:
         memory = Watch(functools.partial(memory_mb, pid), seconds / SAMPLES)
-        queue = Watch(lambda: asks.status().models[MODEL]["waiting"], seconds / SAMPLES)
+        queue = Watch(lambda: float(asks.status().models[MODEL]["waiting"]), seconds / SAMPLES)
         with conversing(arguments) as good:
             begun_s = time.monotonic() + START_S
             ask(good, repr(begun_s))

@@ -25,7 +25,7 @@ ROWS = 50
 
 
 def write_stream_bundle(path: Path) -> Bundle:
-    """Writes it; `stream.onnx` beside this file is written by `tests.runtime.bench.stream_model`."""
+    """Writes it; `tests.runtime.bench.stream_model` wrote `stream.onnx` beside this file."""
 
     def tensor(name: str, *shape: int | str) -> TensorSpec:
         return TensorSpec(name=name, dtype="float32", shape=["batch", *shape])
