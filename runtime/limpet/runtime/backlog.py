@@ -135,9 +135,12 @@ class Backlog:
             oldest = line.jobs[0]
             self._forget(oldest)
             dropped = oldest.on_evicted
-        if line.turns > len(line.jobs):
-            self._append(line, new)
-            return True, dropped
+        while line.turns > len(line.jobs):
+            if dropped is not None or len(self) < self._capacity:
+                self._append(line, new)
+                return True, dropped
+            self._remove(self._last_turn(line))
+            line = self._line_of(new)
         due_ns = now_ns + UNHURRIED_NS if new.due_ns is None else new.due_ns
         rank = self._ranks.enter(new.client, new.priority, due_ns)
         if dropped is None and len(self) >= self._capacity:

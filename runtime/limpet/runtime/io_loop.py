@@ -25,8 +25,8 @@ from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
 from limpet.runtime.turn import Turn
 
-MESSAGES_PER_POLL = 64
-"""Messages read before workers' results get their turn."""
+MESSAGES_PER_POLL = 16
+"""Messages read before workers' results get their turn: below a millisecond of them in a flood."""
 GREETING_S = 0.05
 """A new subscriber gets a heartbeat within this time; many of them share one."""
 HANDSHAKE_S = 5.0
