@@ -38,7 +38,7 @@ class Ranks:
         self._number += 1
         of_round = self._served_round + (client in self._served)
         if client is not None:
-            entry = self._clients.setdefault(client, [0, 0])
+            entry = self._clients.setdefault(client, [of_round - 1, 0])
             entry[0] = of_round = max(of_round, entry[0] + 1)
             entry[1] += 1
         return (-priority, of_round, due_ns, self._number)
