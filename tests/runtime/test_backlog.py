@@ -188,8 +188,9 @@ def test_turns_of_what_was_too_late_go_to_the_clients_next_requests() -> None:
     for number in range(3):
         backlog.add(waiting(f"late {number}", ended, due_ms=1), 0, 0)
     backlog.add(waiting("fine", ended), 0, 0)
-    assert isinstance(job := backlog.take(5 * MS, MS), Waiting)
-    job.job()
+    fine = backlog.take(5 * MS, MS)
+    assert isinstance(fine, Waiting)
+    fine.job()
     for number in range(3):
         backlog.add(waiting(f"next {number}", ended), 0, 0)
     backlog.add(waiting("other", ended, client="b"), 0, 0)

@@ -360,7 +360,7 @@ class RobotClient(Connection, Closing):
             model: Name of a served model.
             inputs: Its input tensors by name, as `hello` describes them.
             capture_time_ns: When they were measured, on this host's clock (Unix ns).
-            max_age_s: Oldest input still worth an answer.
+            max_age_s: Oldest input still worth an answer, where that arrives.
             priority: Higher ones are served first.
             replaces: A waiting request of this client with the same key is dropped for this one.
             channel_order: Of the image, where the model takes one; None is RGB.
@@ -370,6 +370,7 @@ class RobotClient(Connection, Closing):
             RequestTimeoutError, StaleReplyError, RejectedError, FailedError: No result, and why.
         """
         deadline_s = time.monotonic() + timeout_s
+        captured_ns = capture_time_ns
         if capture_time_ns is not None:
             capture_time_ns = self.server_time_ns(capture_time_ns, timeout_s)
         reply, outputs = self.request(
@@ -386,6 +387,14 @@ class RobotClient(Connection, Closing):
             deadline_s - time.monotonic(),
             inputs,
         )
+        if captured_ns is not None and max_age_s is not None:
+            # The server said so when it was young enough; the way to here took time as well.
+            age_s = (self._clock.now_ns() - captured_ns) / 1e9
+            if age_s > max_age_s:
+                raise StaleReplyError(
+                    f"input was {age_s * 1000:.1f} ms old when its result came, at most "
+                    f"{max_age_s * 1000:.1f} ms wanted"
+                )
         return Inference(
             outputs,
             reply.space_id,

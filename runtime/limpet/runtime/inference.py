@@ -116,7 +116,7 @@ class InferenceRequests:
             raise _overloaded(model)
 
     def _due_ns(self, request: messages.Infer, arrived_ns: int) -> int | None:
-        """Until when its inference must end, on the monotonic clock, for the answer to be in time."""
+        """When its inference must end for the answer to be in time, on the monotonic clock."""
         if request.max_age_ns is None or request.capture_time_ns is None:
             return None
         longest_ns = request.max_age_ns - request.max_age_ns // WAY_PART

@@ -102,10 +102,12 @@ def test_a_loaded_server_is_measured_and_drawn_and_every_request_is_accounted_fo
     )
     if sys.platform == "linux":
         assert list(mixed["memory"]) == MEMORY_KEYS
-    assert [(row["of"], row["count"]) for row in load["growth"]] == [
-        *((of, count) for of in ("clients", "streams") for count in (10, 100, 1000)),
-        *(("requests", count) for count in (1_000, 10_000, 100_000)),
+    *many, first, second, third = load["growth"]
+    assert [(row["of"], row["count"]) for row in many] == [
+        (of, count) for of in ("clients", "streams") for count in (10, 100, 1000)
     ]
+    assert [row["of"] for row in (first, second, third)] == ["requests"] * 3
+    assert 0 < first["count"] < second["count"] < third["count"]
     for row in load["growth"]:
         assert 0 < row["p50_ms"] <= row["p99_ms"]
     assert load["start"]["ready_ms"] > load["start"]["first_result_ms"] > 0

@@ -160,7 +160,7 @@ def bench_load(
         overload = bench_overload(endpoint, pid, inputs, overload_s, seconds)
         progress("three models together")
         mixed = bench_mixed(endpoint, pid, inputs, mixed_s)
-    growth = bench_growth(folder, inputs, seconds / 4, progress)
+    growth = bench_growth(folder, inputs, seconds / 2, progress)
     start = Start(
         ready_ms=float(np.median(ready_ms)),
         first_result_ms=float(np.median(first_ms)),
