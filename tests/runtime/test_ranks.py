@@ -9,7 +9,7 @@ import threading
 
 from limpet.runtime.ranks import Rank, Ranks
 from limpet.runtime.scheduler import InlineBudget, ModelWorker
-from tests.runtime.test_scheduler import PATIENCE_S, busy, worker
+from tests.runtime.workers import PATIENCE_S, busy, worker
 
 
 def serve(ranks: Ranks, asked: list[tuple[str, int, int]]) -> list[str]:
