@@ -60,7 +60,7 @@ def test_a_loaded_server_is_measured_and_drawn_and_every_request_is_accounted_fo
     picture = tmp_path / "serve.png"
     drawn = ["--picture", picture] if importlib.util.find_spec("matplotlib") else []
     done = limpet(
-        capsys, "bench", "serve", "--part", "load", "--seconds", 0.2, "--overload-s", 1,
+        capsys, "bench", "serve", "--part", "load", "--seconds", 0.1, "--overload-s", 1,
         "--mixed-s", 1, "--json", "-", *drawn,
     )  # fmt: skip
     assert done.code == 0, done.err

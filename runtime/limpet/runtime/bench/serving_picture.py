@@ -102,7 +102,8 @@ def _draw_open_loop(axis: Axes, load: LoadReport) -> None:
                     label=f"{model}, {kind}" if quantile == "p50_ms" else None,
                 )
     axis.set(yscale="log", xlabel="offered, part of capacity", ylabel="ms; ● p50, ▲ p99, × p99.9")
-    axis.legend(frameon=False)
+    axis.set_ylim(top=12 * axis.get_ylim()[1])  # room for the legend above the lines
+    axis.legend(frameon=False, loc="upper left", ncols=2)
 
 
 def _draw_overload(axis: Axes, load: LoadReport) -> None:
