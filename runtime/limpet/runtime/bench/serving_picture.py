@@ -63,7 +63,7 @@ def _draw_ratios(axis: Axes, rows: Sequence[ServingRow]) -> None:
         axis.bar(at, [row.ratio_p50 for row in mine], 0.22, color=colour, label=transport)
         axis.plot(at, [row.ratio_p99 for row in mine], "_", color=INK, markersize=12)
     axis.set_xticks(range(len(sizes)), sizes)
-    axis.set_ylabel("(request − engine) ÷ echo; – is p99 ÷ p99")
+    axis.set_ylabel("(request − engine) ÷ echo\n– is p99 ÷ p99")
     # Above the bars, which may be of any height.
     axis.set_ylim(top=1.25 * axis.get_ylim()[1])
     axis.legend(frameon=False, loc="upper right", ncols=len(transports))

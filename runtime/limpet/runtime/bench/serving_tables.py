@@ -112,5 +112,5 @@ def _slope(slope: Slope | None) -> str:
         return "-"
     return (
         f"{slope.first_mb:.0f} to {slope.last_mb:.0f} MB, {slope.mb_per_min:+.3f} ± "
-        f"{slope.plus_minus:.3f} MB a minute"
+        f"{slope.plus_minus:.3f} MB a minute{', flat' if slope.is_flat else ''}"
     )
