@@ -441,6 +441,7 @@ def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
     stale = hear(robot)
     assert isinstance(stale, Stale)
     assert (stale.id, stale.stage) == (doomed, "queue")
+    assert (stale.age_ns or 0) > 9 * SECOND, "as old as it would have been"
     assert hear(robot).id == fresh
     assert engine.runs == 2
     engine.gate.clear()

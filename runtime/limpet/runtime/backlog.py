@@ -12,6 +12,7 @@ half as old as they may be, instead of being too old at the least delay.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
@@ -51,7 +52,7 @@ class Waiting:
     key: object = None
     on_replaced: Job | None = None
     on_evicted: Job | None = None
-    on_late: Job | None = None
+    on_late: Callable[[int], None] | None = None
     together: Together | None = None
     line: _Line = field(init=False)
 
@@ -273,7 +274,7 @@ class Backlog:
             late = job.due_ns is not None and now_ns + call_ns > job.due_ns and len(self) > 1
             self._forget(job)
             if late and job.on_late is not None:
-                self.late.append(job.on_late)
+                self.late.append(functools.partial(job.on_late, round(call_ns)))
                 continue
             self._end_turn(rank, line, served=True)
             return job

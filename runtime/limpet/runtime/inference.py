@@ -256,13 +256,15 @@ class InferenceRequests:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
 
-    def _drop_late(self, request: messages.Infer, respond: Respond) -> None:
-        """It would be too old when it is answered: says so as if it were already."""
+    def _drop_late(self, request: messages.Infer, respond: Respond, ahead_ns: int) -> None:
+        """It would be too old when its answer comes: says how old."""
         assert request.max_age_ns is not None
-        stale = self._stale(request, "queue") or messages.Stale(
+        assert request.capture_time_ns is not None
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
+        stale = messages.Stale(
             id=request.id,
             stage="queue",
-            age_ns=request.max_age_ns + 1,
+            age_ns=age_ns + ahead_ns + request.max_age_ns // WAY_PART,
             max_age_ns=request.max_age_ns,
         )
         self._drop_stale(stale, respond)

@@ -114,7 +114,7 @@ class ModelWorker:
         key: object = None,
         on_replaced: Job | None = None,
         on_evicted: Job | None = None,
-        on_late: Job | None = None,
+        on_late: Callable[[int], None] | None = None,
         together: Callable[[], Together] | None = None,
     ) -> bool:
         """Runs a job now or later.
@@ -132,7 +132,7 @@ class ModelWorker:
                 such as a flooding client's is for another's, or for a newer one of its client where
                 that would be done too late otherwise; None keeps it.
             on_late: Called instead of the job where others wait and this one would be done too late
-                if it were begun now; None begins it.
+                if it were begun now, with the nanoseconds that it would take; None begins it.
             together: Says how to run it with others that wait, if it has to wait.
 
         Returns:
