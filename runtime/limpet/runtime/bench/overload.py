@@ -8,6 +8,7 @@ import time
 import msgspec
 import numpy as np
 
+from limpet.contracts.errors import RequestTimeoutError
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.bench.load import Source, arrivals, percentiles_of, run_closed, run_open
 from limpet.runtime.bench.processes import answer_of, ask, conversing, memory_mb
@@ -122,7 +123,7 @@ def bench_overload(
     arguments = _steady_arguments(endpoint, seconds + RECOVERY_S)
     with RobotClient(endpoint, "bench-queue", lane=False) as asks:
         memory = Watch(functools.partial(memory_mb, pid), seconds / SAMPLES)
-        queue = Watch(lambda: float(asks.status().models[MODEL]["waiting"]), seconds / SAMPLES)
+        queue = Watch(functools.partial(_waiting, asks), seconds / SAMPLES)
         with conversing(arguments) as good:
             begun_s = time.monotonic() + START_S
             ask(good, repr(begun_s))
@@ -167,11 +168,19 @@ def bench_overload(
     )
 
 
+def _waiting(asks: RobotClient) -> float | None:
+    """Requests in the model's queue; None where the server does not say in time."""
+    try:
+        return float(asks.status().models[MODEL]["waiting"])
+    except RequestTimeoutError:
+        return None
+
+
 def _wait_until_idle(endpoint: str) -> None:
     """What nobody waits for any more is still computed, and would delay what comes next."""
     end_s = time.monotonic() + LONGEST_DRAIN_S
     with RobotClient(endpoint, "bench", lane=False) as asks:
-        while asks.status().models[MODEL]["waiting"] and time.monotonic() < end_s:
+        while _waiting(asks) != 0 and time.monotonic() < end_s:
             time.sleep(ASK_EVERY_S)
 
 
