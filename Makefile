@@ -57,7 +57,8 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@mkdir -p tests/benchmarks/results
-	@$(BIN)/limpet bench serve --json tests/benchmarks/results/serve.json
+	@$(BIN)/limpet bench serve --overload-s 60 --mixed-s 600 \
+	  --json tests/benchmarks/results/serve.json --picture tests/benchmarks/results/serve.png
 	@$(BIN)/limpet bench stream --json tests/benchmarks/results/stream.json
 
 # Two minutes. The recording's first 1,998 rows precede its first known fault.

@@ -1,4 +1,4 @@
-"""A server with one model and one stream, as most tests of streams want it."""
+"""A server with one model and one stream, and who talks to it, as most tests want them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from limpet.runtime.client import RobotClient
 from limpet.runtime.server import Server
 from tests.runtime.serving import RawStream, serving
 
@@ -15,6 +16,12 @@ from tests.runtime.serving import RawStream, serving
 def server(tmp_path: Path) -> Iterator[Server]:
     with serving(tmp_path) as running:
         yield running
+
+
+@pytest.fixture
+def robot(server: Server) -> Iterator[RobotClient]:
+    with RobotClient(server.listening[0]) as connected:
+        yield connected
 
 
 @pytest.fixture

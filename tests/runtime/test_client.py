@@ -159,6 +159,8 @@ def test_a_full_queue_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
         refused = hear(robot)
         assert isinstance(refused, Rejected)
         assert (refused.id, refused.code) == (ids[2], "overloaded")
-        assert refused.reason == "2 requests wait for model 'identity'"
+        assert refused.reason == (
+            "more requests wait for model 'identity' than it can answer in time or than 2"
+        )
         engine.gate.set()
         assert [hear(robot).id for _ in range(3)] == [first, *ids[:2]]

@@ -9,7 +9,7 @@ import threading
 
 from limpet.runtime.ranks import Rank, Ranks
 from limpet.runtime.scheduler import InlineBudget, ModelWorker
-from tests.runtime.test_scheduler import PATIENCE_S, busy, worker
+from tests.runtime.workers import PATIENCE_S, busy, worker
 
 
 def serve(ranks: Ranks, asked: list[tuple[str, int, int]]) -> list[str]:
@@ -100,7 +100,7 @@ def test_a_flood_and_modest_clients_lose_nothing_that_was_accepted() -> None:
                 refused.append(number)
             assert made.waiting <= 20
     assert sorted(ran + evicted + refused) == list(range(2000))
-    assert not made._ranks._clients
+    assert not made._backlog._ranks._clients
 
 
 def test_inline_jobs_share_one_budget_until_it_is_renewed() -> None:

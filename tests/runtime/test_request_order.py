@@ -18,7 +18,6 @@ from limpet.contracts.errors import (
 from limpet.contracts.messages import Result, Stale
 from limpet.runtime.client import RobotClient
 from limpet.runtime.inference import FUTURE_NS
-from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
 from tests.runtime.clients import hear, tell, value_of, waiting, x
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, obedient, serving, until
@@ -67,7 +66,7 @@ def test_what_grew_too_old_in_the_queue_is_not_inferred(
 def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
     server: Server, robot: RobotClient, engine: ObedientEngine
 ) -> None:
-    server._models["identity"].cost = RunCost(10e9)  # 10 s a run
+    server._workers["identity"]._pace.observe(10 * SECOND, 1)  # 10 s a run
     engine.gate.clear()
     first = tell(robot)
     until(lambda: engine.runs)
@@ -80,6 +79,7 @@ def test_what_would_be_too_old_when_answered_takes_no_other_requests_time(
     stale = hear(robot)
     assert isinstance(stale, Stale)
     assert (stale.id, stale.stage) == (doomed, "queue")
+    assert (stale.age_ns or 0) > 9 * SECOND, "as old as it would have been"
     assert hear(robot).id == fresh
     assert engine.runs == 2
     engine.gate.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from limpet.runtime.run_cost import FEWEST_RUNS, MOST_RUNS, RunCost, measure_runs, percentile
+from limpet.runtime.run_cost import FEWEST_RUNS, MOST_RUNS, Pace, RunCost, measure_runs, percentile
 
 
 @pytest.mark.parametrize("first", [0.01, 1.0, 30.0])
@@ -38,3 +38,17 @@ def test_measuring_runs_a_model_a_few_times_at_least_and_not_for_ever() -> None:
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 2), (0.51, 3), (0.99, 4), (1.0, 4)])
 def test_a_percentile_is_a_value_that_was_measured(share: float, value: int) -> None:
     assert percentile([1, 2, 3, 4], share) == value
+
+
+def test_a_pace_follows_what_a_request_takes_and_one_pause_moves_it_little() -> None:
+    pace = Pace()
+    assert (pace.each_ns, pace.call_ns) == (0.0, 0.0)
+    for _ in range(200):
+        pace.observe(8_000_000, 8)
+    assert pace.each_ns == pytest.approx(1_000_000)
+    assert pace.call_ns == pytest.approx(8_000_000, rel=0.1)
+    pace.observe(400_000_000, 1)
+    assert pace.each_ns < 1_200_000
+    for _ in range(200):
+        pace.observe(2_000_000, 1)
+    assert pace.each_ns == pytest.approx(2_000_000, rel=0.01)

@@ -20,7 +20,7 @@ from limpet.runtime.bench.identity import write_identity_bundle
 from limpet.runtime.client import RobotClient
 from limpet.runtime.config import ModelConfig
 from limpet.runtime.models import ServedModel
-from limpet.runtime.run_cost import BATCHES, RunCost, best_batch
+from limpet.runtime.run_cost import BATCHES, best_batch
 from limpet.runtime.server import Server
 from tests.bundles import OPSET, anomaly_bundle, onnx_bytes
 from tests.runtime.serving import PATIENCE_S, ObedientEngine, obedient, serving, until
@@ -127,7 +127,7 @@ def test_priority_decides_who_is_in_the_first_call(queue: Queue) -> None:
 
 
 def test_one_that_would_be_too_old_costs_the_others_nothing(queue: Queue) -> None:
-    queue.server._models["identity"].cost_together = RunCost(10e9)
+    queue.server._workers["identity"]._pace.observe(10**10, 1)  # 10 s a call
     now_ns = time.time_ns()
     doomed = queue.add(1.0, capture_time_ns=now_ns, max_age_ns=9 * 10**9)
     fine = [

@@ -153,7 +153,7 @@ class RequestTimeoutError(RequestError):
 
 
 class StaleReplyError(RequestError):
-    """The input was older than its maximum age when the server came to it."""
+    """The input was older than its maximum age when the server came to it, or its result came."""
 
 
 class RejectedError(RequestError):

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from limpet.contracts import messages
+from limpet.contracts.errors import StaleReplyError
 from limpet.contracts.images import ChannelOrder
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.closing import Closing
@@ -64,7 +65,7 @@ class RobotClient(Connection, Closing):
             model: Name of a served model.
             inputs: Its input tensors by name, as `hello` describes them.
             capture_time_ns: When they were measured, on this host's clock (Unix ns).
-            max_age_s: Oldest input still worth an answer.
+            max_age_s: Oldest input still worth an answer, where that arrives.
             priority: Higher ones are served first.
             replaces: A waiting request of this client with the same key is dropped for this one.
             channel_order: Of the image, where the model takes one; None is RGB.
@@ -73,6 +74,7 @@ class RobotClient(Connection, Closing):
         Raises:
             RequestTimeoutError, StaleReplyError, RejectedError, FailedError: No result, and why.
         """
+        captured_ns = capture_time_ns
         if capture_time_ns is not None:
             deadline_s = time.monotonic() + timeout_s
             capture_time_ns = self.server_time_ns(capture_time_ns, timeout_s)
@@ -91,6 +93,14 @@ class RobotClient(Connection, Closing):
             timeout_s,
             inputs,
         )
+        if captured_ns is not None and max_age_s is not None:
+            # The server said so when it was young enough; the way to here took time as well.
+            age_s = (self._clock.now_ns() - captured_ns) / 1e9
+            if age_s > max_age_s:
+                raise StaleReplyError(
+                    f"input was {age_s * 1000:.1f} ms old when its result came, at most "
+                    f"{max_age_s * 1000:.1f} ms wanted"
+                )
         return Inference(
             outputs,
             reply.space_id,

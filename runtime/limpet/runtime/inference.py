@@ -15,14 +15,18 @@ from limpet.contracts import messages
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import ImplausibleError, RejectedError, TensorError
 from limpet.contracts.tensors import Tensors
+from limpet.runtime.backlog import Together
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.models import ServedModel
 from limpet.runtime.replies import Refusals, Respond
-from limpet.runtime.scheduler import ModelWorker, Together
+from limpet.runtime.scheduler import ModelWorker
 from limpet.runtime.served_images import Origin
 
 FUTURE_NS = 250_000_000
 """How far ahead of the server's clock a capture time may lie before it must be a mistake."""
+
+WAY_PART = 20
+"""A twentieth of a request's maximum age is left for the way of its answer, where others wait."""
 
 Compute = Callable[[Tensors], tuple[Tensors, str]]
 """Outputs of a request's inputs, and why a model that finds grasps found none."""
@@ -109,6 +113,7 @@ class InferenceRequests:
             key=(identity, request.replaces) if request.replaces else None,
             on_replaced=replaced,
             on_evicted=functools.partial(self._evict, model, request.id, call.respond),
+            on_late=functools.partial(self._drop_late, request, call.respond),
             together=None
             if model.together == 1 or call.batch > 1
             else functools.partial(self._together, model, call),
@@ -117,10 +122,11 @@ class InferenceRequests:
             raise _overloaded(model)
 
     def _due_ns(self, request: messages.Infer, arrived_ns: int) -> int | None:
-        """Until when its input is fresh enough, on the monotonic clock."""
+        """When its inference must end for the answer to be in time, on the monotonic clock."""
         if request.max_age_ns is None or request.capture_time_ns is None:
             return None
-        return request.capture_time_ns + request.max_age_ns - self._clock.now_ns() + arrived_ns
+        longest_ns = request.max_age_ns - request.max_age_ns // WAY_PART
+        return request.capture_time_ns + longest_ns - self._clock.now_ns() + arrived_ns
 
     @staticmethod
     def _compute(model: ServedModel, request: messages.Infer, identity: bytes) -> Compute | None:
@@ -145,10 +151,8 @@ class InferenceRequests:
         request = call.request
         try:
             started_ns = time.monotonic_ns()
-            if request.max_age_ns is not None:
-                ahead_ns = self._doomed_ns(model, call.batch)
-                if (stale := self._stale(request, "queue", ahead_ns)) is not None:
-                    return self._drop_stale(stale, call.respond)
+            if request.max_age_ns is not None and (stale := self._stale(request, "queue")):
+                return self._drop_stale(stale, call.respond)
             nothing = ""
             if compute is None:
                 outputs = model.infer(call.inputs, call.batch)
@@ -206,11 +210,9 @@ class InferenceRequests:
 
     def _run_together(self, model: ServedModel, calls: Sequence[_Call]) -> None:
         started_ns = time.monotonic_ns()
-        # Those that are due first are about to be too old: see `_doomed_ns`.
-        ahead_ns = round(model.cost_together.p95_ns)
         live = []
         for call in calls:
-            if (stale := self._stale(call.request, "queue", ahead_ns)) is not None:
+            if (stale := self._stale(call.request, "queue")) is not None:
                 self._drop_stale(stale, call.respond)
             else:
                 live.append(call)
@@ -220,7 +222,6 @@ class InferenceRequests:
                 self._run(model, None, call)
             return
         finished_ns = time.monotonic_ns()
-        model.cost_together.observe(finished_ns - started_ns)
         self._metrics.count("together", len(live))
         for place, call in enumerate(live):
             own = {name: array[place : place + 1] for name, array in outputs.items()}
@@ -245,22 +246,10 @@ class InferenceRequests:
             return None
         return outputs if fits else None
 
-    def _doomed_ns(self, model: ServedModel, batch: int) -> int:
-        """How much older a request will be when it is answered, where another waits for its place.
-
-        Under overload the first in the queue is always about to be too old. To run it would take
-        the time in which the next one is still answered in time, and so on: nothing would be.
-        """
-        if not self._workers[model.name].has_waiting:
-            return 0
-        return round(model.cost.p95_ns * batch)
-
-    def _stale(
-        self, request: messages.Infer, stage: Any, ahead_ns: int = 0
-    ) -> messages.Stale | None:
+    def _stale(self, request: messages.Infer, stage: Any) -> messages.Stale | None:
         if request.max_age_ns is None or request.capture_time_ns is None:
             return None
-        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns) + ahead_ns
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
         if age_ns <= request.max_age_ns:
             return None
         return messages.Stale(
@@ -270,6 +259,19 @@ class InferenceRequests:
     def _drop_stale(self, stale: messages.Stale, respond: Respond) -> None:
         self._metrics.count(f"dropped.stale_{stale.stage}")
         respond(stale, None)
+
+    def _drop_late(self, request: messages.Infer, respond: Respond, ahead_ns: int) -> None:
+        """It would be too old when its answer comes: says how old."""
+        assert request.max_age_ns is not None
+        assert request.capture_time_ns is not None
+        age_ns = max(0, self._clock.now_ns() - request.capture_time_ns)
+        stale = messages.Stale(
+            id=request.id,
+            stage="queue",
+            age_ns=age_ns + ahead_ns + request.max_age_ns // WAY_PART,
+            max_age_ns=request.max_age_ns,
+        )
+        self._drop_stale(stale, respond)
 
     def _evict(self, model: ServedModel, request_id: int, respond: Respond) -> None:
         self._refusals.reject(respond, request_id, _overloaded(model))
@@ -288,7 +290,8 @@ class _Call(msgspec.Struct, frozen=True, eq=False, gc=False):
 def _overloaded(model: ServedModel) -> RejectedError:
     return RejectedError(
         "overloaded",
-        f"{model.config.queue} requests wait for model {model.name!r}",
+        f"more requests wait for model {model.name!r} than it can answer in time or than "
+        f"{model.config.queue}",
         "send less often, or ask for the newest only with `replaces`",
     )
 

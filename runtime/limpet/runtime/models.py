@@ -91,8 +91,6 @@ class ServedModel:
         """The same, p95, followed since for requests of one."""
         self.together = self._measure_batches(golden.inputs) if config.together else 1
         """Requests of one that are run in one call, at most."""
-        self.cost_together = RunCost(2 * self.cost.p95_ns)
-        """Of such a call, p95."""
 
     def _measure(self, inputs: Tensors) -> list[int]:
         """Nanoseconds of runs of the graph at the smallest batch, ascending."""

@@ -2,8 +2,9 @@
 
 Rounds are fair queueing with requests of one size (start-time fair queueing; Goyal, Vin and Cheng,
 1996): a client's next request belongs to the round after that of its last one that still waits, or
-to the one after that which is being served. So the tenth request of a client that floods waits
-behind the first of every other, and a client that asks now and then never waits for a flood.
+to that which is being served, unless it has had its turn in it. So the tenth request of a client
+that floods waits behind the first of every other, and a client that asks now and then waits for the
+one request of a flood that runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self._served_round = 0
+        self._served: set[Hashable] = set()  # had their turn in it
         self._number = 0
         self._clients: dict[Hashable, list[int]] = {}  # newest round, how many wait
 
@@ -34,17 +36,28 @@ class Ranks:
             due_ns: When its answer is due; any clock, the same for all.
         """
         self._number += 1
-        of_round = self._served_round + 1
+        of_round = self._served_round + (client in self._served)
         if client is not None:
-            entry = self._clients.setdefault(client, [0, 0])
+            entry = self._clients.setdefault(client, [of_round - 1, 0])
             entry[0] = of_round = max(of_round, entry[0] + 1)
             entry[1] += 1
         return (-priority, of_round, due_ns, self._number)
 
+    def most_ahead(self, client: Hashable) -> int:
+        """How many are served before a client's newest, at most, where priorities are equal."""
+        entry = self._clients.get(client)
+        if entry is None:
+            return len(self._clients)
+        return (entry[0] - self._served_round + 1) * len(self._clients)
+
     def leave(self, client: Hashable, rank: Rank, served: bool) -> None:
         """A request waits no longer, since it is served now or because it is dropped."""
         if served:
-            self._served_round = max(self._served_round, rank[1])
+            if rank[1] > self._served_round:
+                self._served_round = rank[1]
+                self._served.clear()
+            if rank[1] == self._served_round and client is not None:
+                self._served.add(client)
         if client is not None:
             entry = self._clients[client]
             entry[1] -= 1

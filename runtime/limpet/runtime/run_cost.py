@@ -11,6 +11,8 @@ LARGEST_STEP = 0.1
 QUANTILE = 0.95
 """Of what a run costs. On a machine that others use as well, one run in a hundred is interrupted
 for milliseconds, wherever it runs: a higher one would say more of them than of the model."""
+PACE_STEP, MOST_OF_PACE = 0.05, 4.0
+"""Weight of one call in the mean, and how many times the mean it counts at most."""
 WARM_UP_RUNS, FEWEST_RUNS, MOST_RUNS = 3, 5, 200
 MEASURE_S = 0.5
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -36,6 +38,34 @@ class RunCost:
         """Takes a duration into account."""
         step = LARGEST_STEP * self.p95_ns
         self.p95_ns += step * (QUANTILE if nanoseconds > self.p95_ns else QUANTILE - 1)
+
+
+class Pace:
+    """How quickly a queue is worked off, followed while it is.
+
+    Attributes:
+        each_ns: Mean time for one request, those that run in one call counted one by one; 0 before
+            the first call.
+    """
+
+    def __init__(self) -> None:
+        self.each_ns = 0.0
+        self._call: RunCost | None = None
+
+    @property
+    def call_ns(self) -> float:
+        """The 95th percentile of a call; 0 before the first."""
+        return 0.0 if self._call is None else self._call.p95_ns
+
+    def observe(self, nanoseconds: int, requests: int) -> None:
+        """Takes a call into account."""
+        each_ns = nanoseconds / requests
+        if self._call is None:
+            self.each_ns, self._call = each_ns, RunCost(nanoseconds)
+            return
+        # One call during which the machine did something else says little about the next.
+        self.each_ns += PACE_STEP * (min(each_ns, MOST_OF_PACE * self.each_ns) - self.each_ns)
+        self._call.observe(nanoseconds)
 
 
 def measure_runs(run: Callable[[], object]) -> list[int]:

@@ -8,22 +8,19 @@ its budget between two looks at its sockets. Every other one waits in a bounded 
 from __future__ import annotations
 
 import functools
-import heapq
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from limpet.runtime.ranks import UNHURRIED_NS, Rank, Ranks
+from limpet.runtime.backlog import Backlog, Job, Lane, RunTogether, Together, Waiting
+from limpet.runtime.run_cost import Pace
 from limpet.runtime.turn import TURN
 
 log = logging.getLogger(__name__)
 
-Job = Callable[[], None]
-RunTogether = Callable[[Sequence[Any]], None]
 MOST_TOGETHER = 64
 """Most items that are run together: every other job of the model waits that long at most."""
 INLINE_BUDGET_NS = 2_000_000
@@ -50,43 +47,6 @@ class InlineBudget:
         self._left_ns -= int(cost_ns)
 
 
-@dataclass(eq=False)
-class _Lane:
-    key: Hashable
-    run_together: RunTogether
-    items: deque[Any]
-
-
-class Together(NamedTuple):
-    """A job that may be run with others of its kind.
-
-    Attributes:
-        group: What jobs must have in common.
-        item: Goes to `run`.
-        most: Jobs at a time.
-        run: Runs items of one group; must not raise.
-    """
-
-    group: Hashable
-    item: Any
-    most: int
-    run: RunTogether
-
-
-@dataclass(eq=False)
-class _Entry:
-    rank: Rank
-    work: Job | _Lane
-    client: Hashable
-    key: object = None
-    on_replaced: Job | None = None
-    on_evicted: Job | None = None
-    together: Together | None = None
-
-    def __lt__(self, other: _Entry) -> bool:
-        return self.rank < other.rank
-
-
 class ModelWorker:
     """Runs jobs of one model one after another, in the order of their ranks (`ranks`).
 
@@ -105,10 +65,9 @@ class ModelWorker:
         self, name: str, capacity: int, threads: int = 1, budget: InlineBudget | None = None
     ) -> None:
         self._capacity, self._budget = capacity, budget
-        self._heap: list[_Entry] = []
-        self._by_key: dict[object, _Entry] = {}
-        self._lanes: dict[Hashable, _Lane] = {}
-        self._ranks = Ranks()
+        self._backlog = Backlog(capacity)
+        self._lanes: dict[Hashable, Lane] = {}
+        self._pace = Pace()
         self._lock = threading.Lock()  # a `Condition` takes twice as long to enter
         self._changed = threading.Condition(self._lock)
         self._busy, self._in_job, self._stopping = 0, False, False
@@ -134,19 +93,15 @@ class ModelWorker:
         with self._lock:
             found = self._lanes.get(lane)
             if self._stopping or (
-                len(self._heap) >= self._capacity if found is None else len(found.items) >= most
+                len(self._backlog) >= self._capacity if found is None else len(found.items) >= most
             ):
                 return False
             if found is None:
-                self._lanes[lane] = found = _Lane(lane, run_together, deque())
-                self._queue(found)
+                self._lanes[lane] = found = Lane(lane, run_together, deque())
+                self._backlog.add_lane(found, time.monotonic_ns())
+                self._changed.notify()
             found.items.append(item)
-            self._changed.notify()
         return True
-
-    def _queue(self, lane: _Lane) -> None:
-        rank = self._ranks.enter(lane, 0, time.monotonic_ns() + UNHURRIED_NS)
-        heapq.heappush(self._heap, _Entry(rank, lane, lane))
 
     def submit(
         self,
@@ -159,6 +114,7 @@ class ModelWorker:
         key: object = None,
         on_replaced: Job | None = None,
         on_evicted: Job | None = None,
+        on_late: Callable[[int], None] | None = None,
         together: Callable[[], Together] | None = None,
     ) -> bool:
         """Runs a job now or later.
@@ -168,12 +124,15 @@ class ModelWorker:
             priority: Higher ones leave the queue first.
             cost_ns: Estimate of its duration, where it may run in the caller's thread.
             client: Whose it is; None is nobody's. See `Ranks`.
-            due_ns: When it should be done, monotonic; None is `UNHURRIED_NS` from now.
+            due_ns: When it must be done, monotonic; None where that is the same.
             key: A waiting job of the same key is dropped in favour of this one, which takes its
                 place in the queue where both have one priority.
             on_replaced: Called if that happens to this one.
             on_evicted: Called if this one is dropped from a full queue for one of a better rank,
-                such as a flooding client's is for another's; None keeps it.
+                such as a flooding client's is for another's, or for a newer one of its client where
+                that would be done too late otherwise; None keeps it.
+            on_late: Called instead of the job where others wait and this one would be done too late
+                if it were begun now, with the nanoseconds that it would take; None begins it.
             together: Says how to run it with others that wait, if it has to wait.
 
         Returns:
@@ -181,41 +140,19 @@ class ModelWorker:
         """
         if cost_ns is not None and self.run_inline(job, cost_ns):
             return True
-        dropped: Job | None = None
         with self._lock:
             if self._stopping:
                 return False
-            old = None if key is None else self._by_key.get(key)
-            if old is not None and old.rank[0] == -priority:
-                rank, dropped = old.rank, old.on_replaced
-            else:
-                if due_ns is None:
-                    due_ns = time.monotonic_ns() + UNHURRIED_NS
-                rank = self._ranks.enter(client, priority, due_ns)
-                if old is not None:
-                    dropped = old.on_replaced
-                elif len(self._heap) >= self._capacity:
-                    old = max(self._heap)
-                    if old.rank < rank or old.on_evicted is None:
-                        self._ranks.leave(client, rank, served=False)
-                        return False
-                    dropped = old.on_evicted
-                    self._by_key.pop(old.key, None)
-                if old is not None:
-                    self._ranks.leave(old.client, old.rank, served=False)
-            if old is not None:
-                # Gone at once and not when its turn comes: it may hold megabytes.
-                self._heap.remove(old)
-                heapq.heapify(self._heap)
             mates = None if together is None else together()
-            entry = _Entry(rank, job, client, key, on_replaced, on_evicted, mates)
-            heapq.heappush(self._heap, entry)
-            if key is not None:
-                self._by_key[key] = entry
-            self._changed.notify()
+            new = Waiting(
+                job, client, priority, due_ns, key, on_replaced, on_evicted, on_late, mates
+            )
+            accepted, dropped = self._backlog.add(new, time.monotonic_ns(), self._pace.each_ns)
+            if accepted and not self._in_job:  # else the thread that is in one takes it next
+                self._changed.notify()
         if dropped is not None:
             dropped()
-        return True
+        return accepted
 
     def _may_inline(self, cost_ns: float) -> bool:
         if self._budget is None:
@@ -227,7 +164,7 @@ class ModelWorker:
         if not self._may_inline(cost_ns):
             return False
         with self._lock:
-            if self._busy or self._heap or self._stopping:
+            if self._busy or self._backlog or self._stopping:
                 return False
             self._busy, self._in_job = 1, True
         try:
@@ -235,21 +172,18 @@ class ModelWorker:
                 job()
         finally:
             self._done([])
+            if self._backlog:
+                with self._lock:
+                    self._changed.notify()
         if self._budget is not None:
             self._budget.spend(cost_ns)
         return True
 
     @property
-    def has_waiting(self) -> bool:
-        """Whether anything is in the queue."""
-        return bool(self._heap)
-
-    @property
     def waiting(self) -> int:
         """Jobs and items in the queue."""
         with self._lock:
-            jobs = sum(not isinstance(entry.work, _Lane) for entry in self._heap)
-            return jobs + sum(len(lane.items) for lane in self._lanes.values())
+            return self._backlog.jobs + sum(len(lane.items) for lane in self._lanes.values())
 
     def stop(self, timeout_s: float) -> bool:
         """Finishes the queue, then ends the threads; whether it did so in time."""
@@ -265,88 +199,76 @@ class ModelWorker:
         while True:
             with self._lock:
                 while (taken := self._take()) is None:
-                    if self._stopping and not self._heap:
+                    if self._stopping and not self._backlog:
                         self._changed.notify()  # the next one that waits has nothing to do either
                         return  # what waits in a lane that runs is for the thread that runs it
                     self._changed.wait()
-                job, lanes = taken
+                job, requests, lanes, late = taken
                 self._busy += 1
+                # A thread that is woken for nothing takes lock and interpreter from the one at
+                # work: 50 µs, more than all Python of a request.
+                if self._backlog.lanes or (self._backlog.jobs and not self._in_job):
+                    self._changed.notify()
+            took_ns = 0
             try:
                 with TURN:
+                    for drop in late:
+                        drop()
+                    begun_ns = time.monotonic_ns()
                     job()
+                    took_ns = time.monotonic_ns() - begun_ns
             except BaseException:  # what waits behind it would wait for ever
                 log.exception("a job of %s raised", threading.current_thread().name)
             finally:
-                del job, taken  # it may hold megabytes, which would stay until the next one
-                self._done(lanes)
+                del job, taken, late  # it may hold megabytes, which would stay until the next one
+                self._done(lanes, took_ns, requests)
 
-    def _take(self) -> tuple[Job, list[_Lane]] | None:
-        """What is to run next, and the lanes that are in it."""
-        if not self._heap:
-            return None
-        first = self._heap[0].work
-        if not isinstance(first, _Lane):
-            if not self._in_job:
-                entry = heapq.heappop(self._heap)
-                self._leave(entry)
+    def _take(self) -> tuple[Job, int, list[Lane], list[Job]] | None:
+        """What is next: the call, its requests, its lanes; and what to call for who is too late."""
+        backlog, late = self._backlog, list[Job]()
+        if not (self._in_job and backlog.next_is_job()):
+            now_ns, call_ns = time.monotonic_ns(), self._pace.call_ns
+            first = backlog.take(now_ns, call_ns)
+            if isinstance(first, Waiting):
                 self._in_job = True
-                mates = self._take_mates(entry)
-                if entry.together is None or not mates:
-                    return first, []
-                items = [entry.together.item, *mates]
-                return functools.partial(entry.together.run, items), []
-            lanes = self._waiting_lanes()
-            if not lanes:
-                return None
-            first = lanes[0]
-        lanes = [lane for lane in self._waiting_lanes() if lane.run_together == first.run_together]
-        lanes = lanes[:MOST_TOGETHER]
-        taken = {id(lane) for lane in lanes}
-        for entry in self._heap:
-            if id(entry.work) in taken:
-                self._ranks.leave(entry.client, entry.rank, served=True)
-        self._heap = [entry for entry in self._heap if id(entry.work) not in taken]
-        heapq.heapify(self._heap)
-        items = [lane.items.popleft() for lane in lanes]
-        return functools.partial(first.run_together, items), lanes
+                mates = backlog.take_mates(first, now_ns, call_ns)
+                late, backlog.late = backlog.late, late
+                if first.together is None or not mates:
+                    return first.job, 1, [], late
+                items = [first.together.item, *mates]
+                run = functools.partial(first.together.run, items)
+                return run, len(items), [], late
+            late, backlog.late = backlog.late, late
+        lanes = backlog.waiting_lanes()
+        if lanes:
+            lanes = [lane for lane in lanes if lane.run_together == lanes[0].run_together]
+            lanes = lanes[:MOST_TOGETHER]
+            backlog.take_lanes(lanes)
+            items = [lane.items.popleft() for lane in lanes]
+            run = functools.partial(lanes[0].run_together, items)
+            return run, len(items), lanes, late
+        if late:
+            self._in_job = True
+            return _nothing, 0, [], late
+        return None
 
-    def _leave(self, entry: _Entry) -> None:
-        self._by_key.pop(entry.key, None)
-        self._ranks.leave(entry.client, entry.rank, served=True)
-
-    def _take_mates(self, entry: _Entry) -> list[Any]:
-        """Items of those that wait and may be run with a job, the best ranks first."""
-        if entry.together is None:
-            return []
-        group, most = entry.together.group, entry.together.most
-        mates = [e for e in self._heap if e.together is not None and e.together.group == group]
-        mates = sorted(mates)[: most - 1]
-        if mates:
-            for mate in mates:
-                self._leave(mate)
-            taken = {id(mate) for mate in mates}
-            self._heap = [e for e in self._heap if id(e) not in taken]
-            heapq.heapify(self._heap)
-        return [mate.together.item for mate in mates if mate.together is not None]
-
-    def _waiting_lanes(self) -> list[_Lane]:
-        return [entry.work for entry in sorted(self._heap) if isinstance(entry.work, _Lane)]
-
-    def _done(self, lanes: Sequence[_Lane]) -> None:
+    def _done(self, lanes: Sequence[Lane], took_ns: int = 0, requests: int = 0) -> None:
         """A job has ended, or a call that ran items of these lanes."""
         with self._lock:
             self._busy -= 1
+            if requests and took_ns:
+                self._pace.observe(took_ns, requests)
             if not lanes:
                 self._in_job = False
             for lane in lanes:
                 if lane.items:
-                    self._queue(lane)
+                    self._backlog.add_lane(lane, time.monotonic_ns())
                 else:
                     del self._lanes[lane.key]
-            # A thread that is woken for nothing takes lock and interpreter from the one at work:
-            # 50 µs a request, more than all Python of it.
-            if self._heap or self._stopping:
-                self._changed.notify()
+
+
+def _nothing() -> None:
+    """In the place of jobs that were all too late."""
 
 
 class Mailbox:

@@ -41,7 +41,10 @@ class Answers(msgspec.Struct, kw_only=True):
         unanswered: Not at all.
         seconds: From the first one due to the last answer.
         latency_ms: Of the results, from when they were due. (n,)
-        late_p99_ms: How late this process sent them.
+        due_s: When they were due, from the start. (n,)
+        late_ms: How late this process sent them. (n,)
+        inference_ms: The call that they were computed in, by the server's own clock. (n,)
+        late_p99_ms: How late it sent requests, those without a result as well.
     """
 
     due: int
@@ -52,14 +55,23 @@ class Answers(msgspec.Struct, kw_only=True):
     unanswered: int = 0
     seconds: float = 0.0
     latency_ms: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
+    due_s: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
+    late_ms: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
+    inference_ms: NDArray[np.float64] = msgspec.field(default_factory=lambda: np.empty(0))
     late_p99_ms: float = 0.0
 
     def percentiles(self) -> dict[str, float]:
         """p50, p99, p99.9 and largest latency, in milliseconds; NaN without results."""
-        if not len(self.latency_ms):
-            return dict.fromkeys(("p50_ms", "p99_ms", "p999_ms", "max_ms"), math.nan)
-        values = np.percentile(self.latency_ms, [50, 99, 99.9, 100])
-        return dict(zip(("p50_ms", "p99_ms", "p999_ms", "max_ms"), map(float, values), strict=True))
+        return percentiles_of(self.latency_ms)
+
+
+def percentiles_of(latency_ms: NDArray[np.float64]) -> dict[str, float]:
+    """p50, p99, p99.9 and the largest, in milliseconds; NaN of none."""
+    names = ("p50_ms", "p99_ms", "p999_ms", "max_ms")
+    if not len(latency_ms):
+        return dict.fromkeys(names, math.nan)
+    values = np.percentile(latency_ms, [50, 99, 99.9, 100])
+    return dict(zip(names, map(float, values), strict=True))
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,25 +126,37 @@ def joined(parts: Sequence[Answers]) -> Answers:
         whole.seconds = max(whole.seconds, part.seconds)
         whole.late_p99_ms = max(whole.late_p99_ms, part.late_p99_ms)
     whole.latency_ms = np.concatenate([part.latency_ms for part in parts])
+    whole.due_s = np.concatenate([part.due_s for part in parts])
+    whole.late_ms = np.concatenate([part.late_ms for part in parts])
+    whole.inference_ms = np.concatenate([part.inference_ms for part in parts])
     return whole
 
 
-def run_open(endpoint: str, sources: Sequence[Source]) -> list[Answers]:
-    """Sends requests when they are due; what became of those of each source."""
+def run_open(
+    endpoint: str, sources: Sequence[Source], begun_s: float | None = None
+) -> list[Answers]:
+    """Sends requests when they are due; what became of those of each source.
+
+    Args:
+        endpoint: The server's.
+        sources: Each has a connection of its own.
+        begun_s: The start, on the monotonic clock; None is soon.
+    """
     with RobotClient(endpoint, "bench", lane=False) as clock:
         offset_ns = clock.server_time_ns() - time.monotonic_ns()
     order = sorted(
         (float(due_s), number) for number, source in enumerate(sources) for due_s in source.due_s
     )
     answers = [Answers(due=len(source.due_s)) for source in sources]
-    latencies: list[list[float]] = [[] for _ in sources]
-    late: list[list[float]] = [[] for _ in sources]
+    results: list[list[tuple[float, ...]]] = [[] for _ in sources]
+    late_s = np.zeros(len(order))
+    numbers_of = np.array([number for _, number in order])
     with _dealers(endpoint, len(sources)) as sockets:
         poller = zmq.Poller()
         for each in sockets:
             poller.register(each, zmq.POLLIN)
         numbers = {each: number for number, each in enumerate(sockets)}
-        begun_s = time.monotonic() + START_S
+        begun_s = time.monotonic() + START_S if begun_s is None else begun_s
         waiting, place = 0, 0
         end_s = begun_s + order[-1][0] + GRACE_S
         while (place < len(order) or waiting) and time.monotonic() < end_s:
@@ -149,7 +173,7 @@ def run_open(endpoint: str, sources: Sequence[Source]) -> list[Answers]:
                     max_age_ns=None if source.max_age_s is None else round(source.max_age_s * 1e9),
                 )
                 send_frames(sockets[number], encode(request, source.inputs))
-                late[number].append(time.monotonic() - begun_s - due_s)
+                late_s[place - 1] = time.monotonic() - begun_s - due_s
                 waiting += 1
             sleep_s = order[place][0] - (time.monotonic() - begun_s) if place < len(order) else 0.05
             for each, _ in poller.poll(max(0, math.ceil(sleep_s * 1000 - 0.5))):
@@ -161,18 +185,20 @@ def run_open(endpoint: str, sources: Sequence[Source]) -> list[Answers]:
                         break
                     waiting -= 1
                     reply, _ = decode_reply(frames)
-                    took_s = time.monotonic() - begun_s - order[reply.id - 1][0]
+                    due_s = order[reply.id - 1][0]
+                    took_s = time.monotonic() - begun_s - due_s
                     _count(answers[number], reply)
                     if isinstance(reply, Result):
-                        latencies[number].append(took_s * 1000)
+                        took_ms, late_ms = 1000 * took_s, 1000 * float(late_s[reply.id - 1])
+                        results[number].append((due_s, took_ms, late_ms, reply.inference_ns / 1e6))
         seconds = time.monotonic() - begun_s
-    for each_answers, took, delays in zip(answers, latencies, late, strict=True):
-        each_answers.seconds = seconds
-        each_answers.latency_ms = np.array(took)
-        each_answers.late_p99_ms = float(np.percentile(delays, 99)) * 1000 if delays else 0.0
-        each_answers.unanswered = each_answers.due - (
-            each_answers.results + each_answers.stale + each_answers.rejected + each_answers.failed
-        )
+    for number, mine in enumerate(answers):
+        mine.seconds = seconds
+        columns = np.array(results[number]).reshape(-1, 4).T
+        mine.due_s, mine.latency_ms, mine.late_ms, mine.inference_ms = columns
+        sent = late_s[:place][numbers_of[:place] == number]
+        mine.late_p99_ms = float(np.percentile(sent, 99)) * 1000 if len(sent) else 0.0
+        mine.unanswered = mine.due - mine.results - mine.stale - mine.rejected - mine.failed
     return answers
 
 

@@ -47,6 +47,48 @@ def running(module_and_arguments: Sequence[str]) -> Iterator[Started]:
             process.stdout.close()
 
 
+@contextlib.contextmanager
+def conversing(module_and_arguments: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """Runs a module of ours that says `ready`, is told something and answers, until the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module_and_arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise LimpetError(f"{' '.join(module_and_arguments)} ended before it was ready")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def ask(process: subprocess.Popen[str], line: str) -> None:
+    """Tells a process of `conversing` a line."""
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+
+
+def answer_of(process: subprocess.Popen[str]) -> str:
+    """What it says, a line.
+
+    Raises:
+        LimpetError: It ended instead.
+    """
+    assert process.stdout is not None
+    if not (line := process.stdout.readline()):
+        raise LimpetError(f"{process.args!r} ended without an answer")
+    return line
+
+
 def memory_mb(pid: int) -> float | None:
     """What a process has in memory, MiB; None where the system does not tell."""
     try:
