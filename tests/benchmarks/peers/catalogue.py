@@ -1,0 +1,129 @@
+"""Who is measured: one table of peers, their versions and licences, and how they are set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """One server.
+
+    Attributes:
+        module: Of this package: `serve(model, **settings)` and `link(endpoint)`.
+        rows: What is measured of it, one for each endpoint that it prints; the last endpoint
+            stands for the rows after it.
+        packages: What its environment has, with versions, beside ONNX Runtime in limpet's version;
+            none: limpet's own environment.
+        licence: Of the first package.
+        settings: For `serve`.
+        why: What was set and why, for readers.
+        by_us: Written by us after a public description.
+        libpython: Whether its processes look for the interpreter's own libpython.
+    """
+
+    module: str
+    rows: tuple[str, ...]
+    packages: dict[str, str] = field(default_factory=dict)
+    licence: str = "MIT"
+    settings: dict[str, Any] = field(default_factory=dict)
+    why: str
+    by_us: bool = False
+    libpython: bool = False
+
+
+LIMPET, LANE = "limpet tcp", "limpet lane"
+SHAPES = ("GR00T-shaped", "openpi-shaped")
+FRAMEWORKS = {
+    "pytriton": ("pytriton gRPC", "pytriton HTTP"),
+    "LitServe": ("LitServe",),
+    "BentoML": ("BentoML",),
+}
+"""Rows of each framework that the targets name: its best one counts."""
+ECHO, IN_PROCESS = "raw ZeroMQ echo", "in process"
+
+NUMPY = "2.4.6"
+ZMQ = "27.3.0"
+
+PEERS = (
+    Peer(
+        module="limpet_served",
+        rows=(LIMPET, LANE),
+        licence="as this repository",
+        why="`limpet serve` with its defaults: one session, one thread, requests that wait run "
+        "together where its start measured that this pays. Latency by RobotClient, over tcp and "
+        "with the same-host lane, which frames of 64 KB and more take; load by 16 DEALER sockets.",
+    ),
+    Peer(
+        module="pytriton_served",
+        rows=FRAMEWORKS["pytriton"],
+        # The embedded server's stub is of before NumPy 2: with it every answer is an empty tensor.
+        packages={
+            "nvidia-pytriton": "0.5.7", "tritonclient": "2.73.0", "grpcio": "1.85.3",
+            "protobuf": "6.33.6", "pyzmq": ZMQ, "numpy": "1.26.4",
+        },
+        licence="Apache-2.0",
+        settings={"max_batch_size": 16, "max_queue_delay_microseconds": 0},
+        why="Dynamic batching up to 16 without delay, which is Triton's advice for latency; "
+        "metrics off; gRPC by a bare call of its protocol and HTTP with binary tensors by a plain "
+        "connection, both quicker than tritonclient and ModelClient. NumPy 1.26, as its stub "
+        "answers empty tensors under NumPy 2.",
+        libpython=True,
+    ),
+    Peer(
+        module="litserve_served",
+        rows=FRAMEWORKS["LitServe"],
+        packages={
+            "litserve": "0.2.19", "fastapi": "0.165.0", "starlette": "1.10.0",
+            "uvicorn": "0.54.0", "uvloop": "0.23.0", "httptools": "0.9.0", "pyzmq": ZMQ,
+            "numpy": NUMPY,
+        },
+        licence="Apache-2.0",
+        settings={"max_batch_size": 16, "batch_timeout": 0.0, "num_api_servers": 1},
+        why="Batches of up to 16 of what waits; its ZeroMQ queue (`fast_queue`) on; one worker "
+        "with one session; bodies are raw bytes, through a FastAPI dependency and a Response; "
+        "uvloop and httptools installed; logs of access off. Client: a plain HTTP connection.",
+    ),
+    Peer(
+        module="bentoml_served",
+        rows=FRAMEWORKS["BentoML"],
+        packages={
+            "bentoml": "1.4.40", "starlette": "1.10.0", "uvicorn": "0.54.0",
+            "uvloop": "0.23.0", "httptools": "0.9.0", "numpy": NUMPY,
+        },
+        licence="Apache-2.0",
+        settings={"max_batch_size": 16},
+        why="Adaptive batching up to 16; one worker with one session; bodies are raw bytes, by "
+        "annotations of its own that take a binary string for an array; uvloop and httptools "
+        "installed, which it does not ask for; logs of access and metrics off. Client: a plain "
+        "HTTP connection.",
+    ),
+    Peer(
+        module="groot_shaped",
+        rows=SHAPES[:1],
+        packages={"pyzmq": ZMQ, "msgpack": "1.2.4", "numpy": NUMPY},
+        licence="BSD-3-Clause",
+        why="REQ and REP, msgpack with arrays as .npy bytes, one request after another; it has no "
+        "batching. Licence: of pyzmq.",
+        by_us=True,
+    ),
+    Peer(
+        module="openpi_shaped",
+        rows=SHAPES[1:],
+        packages={"websockets": "17.4", "msgpack": "1.2.4", "pyzmq": ZMQ, "numpy": NUMPY},
+        licence="BSD-3-Clause",
+        why="A websocket without compression, msgpack with arrays as raw bytes, inference in the "
+        "event loop; it has no batching. Client: the same protocol without openpi's reading "
+        "thread. pyzmq only polls. Licence: of websockets.",
+        by_us=True,
+    ),
+    Peer(
+        module="floors",
+        rows=(ECHO,),
+        licence="BSD-3-Clause",
+        why="A ROUTER that sends back what came, the same frames and bytes as limpet; it computes "
+        "nothing. Licence: of pyzmq.",
+        by_us=True,
+    ),
+)  # fmt: skip
