@@ -69,6 +69,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     Attributes:
         machine: What it was measured on.
+        engine: How every peer runs the models.
         effort: How much was.
         complete: Whether all visits were made.
         seconds: They took so far, without making environments.
@@ -82,6 +83,10 @@ class Report(msgspec.Struct, kw_only=True):
     """
 
     machine: dict[str, str | int]
+    engine: str = (
+        "ONNX Runtime in the same version, CPU provider, one session with one thread that does not "
+        "spin, in every peer and in process"
+    )
     effort: Effort
     complete: bool = False
     seconds: float = 0.0

@@ -15,14 +15,11 @@ from tests.benchmarks.peers.http_link import HttpLink
 from tests.benchmarks.peers.model import Array, open_model
 from tests.benchmarks.peers.ports import free_ports
 
-PATH = "/predict"
-
 
 class Arguments(BaseModel):
     """What `bentoml serve --arg` is told."""
 
     model: str = ""
-    max_batch_size: int = 16
 
 
 def _rows(body: Any) -> Any:
@@ -38,6 +35,7 @@ SCHEMA = WithJsonSchema({"type": "string", "format": "binary"})
 TYPE = ContentType("application/octet-stream")
 Rows = Annotated[np.ndarray, BeforeValidator(_rows), SCHEMA, TYPE]
 RowsAsBytes = Annotated[np.ndarray, PlainSerializer(_bytes, return_type=bytes), SCHEMA, TYPE]
+Body = Annotated[bytes, TYPE]
 arguments = bentoml.use_arguments(Arguments)
 
 
@@ -54,22 +52,28 @@ class Served:
     def __init__(self) -> None:
         self.run = open_model(arguments.model)
 
-    @bentoml.api(batchable=True, max_batch_size=arguments.max_batch_size, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=16, max_latency_ms=1000)
     def predict(self, x: Rows, /) -> RowsAsBytes:
         """(batch, n) of one or more requests."""
         return self.run(x)
+
+    @bentoml.api
+    async def predict_one(self, x: Body, /) -> Body:
+        """Without batching, and in the event loop, which spares a change of threads."""
+        return self.run(_rows(x)).tobytes()
 
 
 def serve(model: str, **settings: Any) -> None:
     """Becomes `bentoml serve`; prints its endpoint."""
     (port,) = free_ports(1)
-    print(f"ready http://127.0.0.1:{port}", flush=True)
+    path = "predict" if settings["batching"] else "predict_one"
+    print(f"ready http://127.0.0.1:{port}/{path}", flush=True)
     own = [sys.executable, "-m", "bentoml", "serve", f"{__name__}:Served"]
-    own += ["--host", "127.0.0.1", "--port", str(port), "--arg", f"model={model}"]
-    own += ["--arg", f"max_batch_size={settings['max_batch_size']}"]
+    own += ["--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "60"]
+    own += ["--arg", f"model={model}"]
     os.execv(sys.executable, own)
 
 
 def link(endpoint: str) -> HttpLink:
     """A connection to it."""
-    return HttpLink(endpoint + PATH)
+    return HttpLink(endpoint)

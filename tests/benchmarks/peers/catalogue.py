@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -37,14 +37,45 @@ LIMPET, LANE = "limpet tcp", "limpet lane"
 SHAPES = ("GR00T-shaped", "openpi-shaped")
 FRAMEWORKS = {
     "pytriton": ("pytriton gRPC", "pytriton HTTP"),
-    "LitServe": ("LitServe",),
-    "BentoML": ("BentoML",),
+    "LitServe": ("LitServe", "LitServe, no batching"),
+    "BentoML": ("BentoML", "BentoML, no batching"),
 }
-"""Rows of each framework that the targets name: its best one counts."""
+"""Rows of each framework that the targets name: in each figure its best one counts."""
+FRAMEWORK_ROWS = [row for rows in FRAMEWORKS.values() for row in rows]
 ECHO, IN_PROCESS = "raw ZeroMQ echo", "in process"
 
 NUMPY = "2.4.6"
 ZMQ = "27.3.0"
+
+LITSERVE = Peer(
+    module="litserve_served",
+    rows=FRAMEWORKS["LitServe"][:1],
+    packages={
+        "litserve": "0.2.19", "fastapi": "0.165.0", "starlette": "1.10.0", "uvicorn": "0.54.0",
+        "uvloop": "0.23.0", "httptools": "0.9.0", "pyzmq": ZMQ, "numpy": NUMPY,
+    },
+    licence="Apache-2.0",
+    settings={"max_batch_size": 16, "batch_timeout": 0.001, "num_api_servers": 2},
+    why="Batches of up to 16 within 1 ms: without that time its worker asks the queue without "
+    "pause, which costs a core. One worker with one session, two API servers, which answered "
+    "more than one; its ZeroMQ queue (`fast_queue`) on. Bodies are raw bytes, "
+    "through a FastAPI dependency and a Response; uvloop and httptools; logs of access off. "
+    "Client: a plain HTTP connection.",
+)  # fmt: skip
+BENTOML = Peer(
+    module="bentoml_served",
+    rows=FRAMEWORKS["BentoML"][:1],
+    packages={
+        "bentoml": "1.4.40", "starlette": "1.10.0", "uvicorn": "0.54.0",
+        "uvloop": "0.23.0", "httptools": "0.9.0", "numpy": NUMPY,
+    },
+    licence="Apache-2.0",
+    settings={"batching": True},
+    why="Adaptive batching of up to 16; one worker with one session. Bodies are raw bytes, by "
+    "annotations that take a binary string for an array, so that its HTTP server and batching stay "
+    "in the path; uvloop and httptools, which it does not ask for; logs of access and metrics off. "
+    "Client: a plain HTTP connection.",
+)  # fmt: skip
 
 PEERS = (
     Peer(
@@ -65,39 +96,26 @@ PEERS = (
         },
         licence="Apache-2.0",
         settings={"max_batch_size": 16, "max_queue_delay_microseconds": 0},
-        why="Dynamic batching up to 16 without delay, which is Triton's advice for latency; "
+        why="Dynamic batching up to 16 without delay, its default; "
         "metrics off; gRPC by a bare call of its protocol and HTTP with binary tensors by a plain "
         "connection, both quicker than tritonclient and ModelClient. NumPy 1.26, as its stub "
         "answers empty tensors under NumPy 2.",
         libpython=True,
     ),
-    Peer(
-        module="litserve_served",
-        rows=FRAMEWORKS["LitServe"],
-        packages={
-            "litserve": "0.2.19", "fastapi": "0.165.0", "starlette": "1.10.0",
-            "uvicorn": "0.54.0", "uvloop": "0.23.0", "httptools": "0.9.0", "pyzmq": ZMQ,
-            "numpy": NUMPY,
-        },
-        licence="Apache-2.0",
-        settings={"max_batch_size": 16, "batch_timeout": 0.0, "num_api_servers": 1},
-        why="Batches of up to 16 of what waits; its ZeroMQ queue (`fast_queue`) on; one worker "
-        "with one session; bodies are raw bytes, through a FastAPI dependency and a Response; "
-        "uvloop and httptools installed; logs of access off. Client: a plain HTTP connection.",
+    LITSERVE,
+    replace(
+        LITSERVE,
+        rows=FRAMEWORKS["LitServe"][1:],
+        settings={**LITSERVE.settings, "max_batch_size": 1, "batch_timeout": 0.0},
+        why="The same without batches: its worker waits in the queue, which suits one client.",
     ),
-    Peer(
-        module="bentoml_served",
-        rows=FRAMEWORKS["BentoML"],
-        packages={
-            "bentoml": "1.4.40", "starlette": "1.10.0", "uvicorn": "0.54.0",
-            "uvloop": "0.23.0", "httptools": "0.9.0", "numpy": NUMPY,
-        },
-        licence="Apache-2.0",
-        settings={"max_batch_size": 16},
-        why="Adaptive batching up to 16; one worker with one session; bodies are raw bytes, by "
-        "annotations of its own that take a binary string for an array; uvloop and httptools "
-        "installed, which it does not ask for; logs of access and metrics off. Client: a plain "
-        "HTTP connection.",
+    BENTOML,
+    replace(
+        BENTOML,
+        rows=FRAMEWORKS["BentoML"][1:],
+        settings={"batching": False},
+        why="The same without batching and in the event loop, which suits one client: no "
+        "dispatcher that waits for more, no change of threads.",
     ),
     Peer(
         module="groot_shaped",

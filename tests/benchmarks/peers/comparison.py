@@ -7,12 +7,19 @@ from collections.abc import Iterable, Sequence
 import msgspec
 import numpy as np
 
-from tests.benchmarks.peers.catalogue import ECHO, FRAMEWORKS, IN_PROCESS, LANE, LIMPET, SHAPES
+from tests.benchmarks.peers.catalogue import (
+    ECHO,
+    FRAMEWORK_ROWS,
+    FRAMEWORKS,
+    IN_PROCESS,
+    LANE,
+    LIMPET,
+    SHAPES,
+)
 from tests.benchmarks.peers.visits import MODELS_MS, SIZES, Latency, Rate
 
 A_THIRD, TWICE, NEARLY_ALL = 1 / 3, 2.0, 0.95
 LONG_MODEL = "10 ms"
-FRAMEWORK_ROWS = [row for rows in FRAMEWORKS.values() for row in rows]
 
 
 class LatencyRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,10 @@ class HttpLink:
         self._buffer = bytearray(LARGEST_HEAD)
         self._filled = self._begin = self._end = 0
 
+    def close(self) -> None:
+        """Closes the connection."""
+        self._socket.close()
+
     def before(self, x: Array) -> tuple[str, bytes]:
         """Lines of the head and bytes of the body that come before the array's."""
         return "", b""

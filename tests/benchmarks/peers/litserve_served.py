@@ -13,8 +13,6 @@ from tests.benchmarks.peers.http_link import HttpLink
 from tests.benchmarks.peers.model import Array, open_model
 from tests.benchmarks.peers.ports import free_ports
 
-PATH = "/predict"
-
 
 async def body(request: Request) -> bytes:
     """The request's bytes, which LitServe itself would read as JSON."""
@@ -51,17 +49,18 @@ def serve(model: str, **settings: Any) -> None:
     server = litserve.LitServer(
         api, accelerator="cpu", devices=1, workers_per_device=1, fast_queue=True, timeout=False
     )
-    print(f"ready http://127.0.0.1:{port}", flush=True)
+    print(f"ready http://127.0.0.1:{port}/predict", flush=True)
     server.run(
         host="127.0.0.1",
         port=port,
         num_api_servers=settings["num_api_servers"],
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=60,
         generate_client_file=False,
     )
 
 
 def link(endpoint: str) -> HttpLink:
     """A connection to it."""
-    return HttpLink(endpoint + PATH)
+    return HttpLink(endpoint)
