@@ -98,8 +98,9 @@ class Report(msgspec.Struct, kw_only=True):
     measured_latency: list[Latency] = []
     measured_rates: list[Rate] = []
 
-    def add(self, came: Visit) -> None:
+    def add(self, came: Visit, model: str) -> None:
         """Takes in what a visit measured."""
+        self.errors.update({f"{row}, {model}": text for row, text in came.errors.items()})
         self.measured_latency += came.latency
         self.measured_rates += came.rates
         self.latency = latency_rows(self.measured_latency)
@@ -159,15 +160,17 @@ def measure(folder: Path, found: dict[str, str], report: Report, json: Path | No
                 continue
             name = peer.rows[0] if peer is not None else IN_PROCESS
             say(f"{time.monotonic() - begun_s:5.0f} s: round {turn + 1}, {model}, {name}")
+            path = models[model]
             try:
-                report.add(
-                    visit(found[peer.module], peer, model, models[model], turn, report.effort)
-                    if peer is not None
-                    else visit_in_process(sys.executable, model, models[model], turn, report.effort)
-                )
+                if peer is None:
+                    came = visit_in_process(sys.executable, model, path, turn, report.effort)
+                else:
+                    came = visit(found[peer.module], peer, model, path, turn, report.effort)
             except PeerError as error:
-                report.errors[f"{name}, {model}"] = str(error)
-                say(f"{name} failed: {error}")
+                came = Visit(errors={name: str(error)})
+            report.add(came, model)
+            for row, text in came.errors.items():
+                say(f"{row} failed: {text}")
             report.seconds = time.monotonic() - begun_s
             if str(json) != "-":
                 write_json(json, report)

@@ -74,6 +74,6 @@ def serve(model: str, **settings: Any) -> None:
     os.execv(sys.executable, own)
 
 
-def link(endpoint: str) -> HttpLink:
+def link(endpoint: str, row: str) -> HttpLink:
     """A connection to it."""
     return HttpLink(endpoint)

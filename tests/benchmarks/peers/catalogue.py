@@ -11,7 +11,7 @@ class Peer:
     """One server.
 
     Attributes:
-        module: Of this package: `serve(model, **settings)` and `link(endpoint)`.
+        module: Of this package: `serve(model, **settings)` and `link(endpoint, row)`.
         rows: What is measured of it, one for each endpoint that it prints; the last endpoint
             stands for the rows after it.
         packages: What its environment has, with versions, beside ONNX Runtime in limpet's version;
@@ -83,8 +83,9 @@ PEERS = (
         rows=(LIMPET, LANE),
         licence="as this repository",
         why="`limpet serve` with its defaults: one session, one thread, requests that wait run "
-        "together where its start measured that this pays. Latency by RobotClient, over tcp and "
-        "with the same-host lane, which frames of 64 KB and more take; load by 16 DEALER sockets.",
+        "together where its start measured that this pays. One client is RobotClient, over tcp "
+        "and over the same-host lane, which it takes by itself; many are 16 DEALER sockets, or 16 "
+        "lanes.",
     ),
     Peer(
         module="pytriton_served",

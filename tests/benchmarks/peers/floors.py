@@ -42,7 +42,9 @@ class EchoLink:
         return buffer
 
 
-link = EchoLink
+def link(endpoint: str, row: str) -> EchoLink:
+    """A connection to it."""
+    return EchoLink(endpoint)
 
 
 def in_process(model: str) -> Callable[[Array], Array]:

@@ -67,4 +67,6 @@ class RequestLink:
         return answer.data.cast("B")
 
 
-link = RequestLink
+def link(endpoint: str, row: str) -> RequestLink:
+    """A connection to it."""
+    return RequestLink(endpoint)

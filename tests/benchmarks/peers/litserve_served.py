@@ -61,6 +61,6 @@ def serve(model: str, **settings: Any) -> None:
     )
 
 
-def link(endpoint: str) -> HttpLink:
+def link(endpoint: str, row: str) -> HttpLink:
     """A connection to it."""
     return HttpLink(endpoint)

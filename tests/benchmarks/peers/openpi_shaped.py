@@ -108,4 +108,6 @@ class WebsocketLink:
         return None
 
 
-link = WebsocketLink
+def link(endpoint: str, row: str) -> WebsocketLink:
+    """A connection to it."""
+    return WebsocketLink(endpoint)

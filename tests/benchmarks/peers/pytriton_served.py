@@ -118,7 +118,7 @@ class BinaryTensorLink(HttpLink):
         return number_in(head, JSON_LENGTH)
 
 
-def link(endpoint: str) -> GrpcLink | BinaryTensorLink:
+def link(endpoint: str, row: str) -> GrpcLink | BinaryTensorLink:
     """A connection to it."""
     if endpoint.startswith("http"):
         return BinaryTensorLink(f"{endpoint}/v2/models/{NAME}/infer")
@@ -127,5 +127,5 @@ def link(endpoint: str) -> GrpcLink | BinaryTensorLink:
 
 def connect(endpoint: str, row: str) -> Callable[[Array], Array]:
     """A function that sends a request and waits for its answer."""
-    connection = link(endpoint)
+    connection = link(endpoint, row)
     return connection.ask if isinstance(connection, GrpcLink) else asking(connection)

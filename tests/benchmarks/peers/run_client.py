@@ -43,7 +43,7 @@ class Row:
             return self._module.in_process(self._endpoint)  # type: ignore[no-any-return]
         if hasattr(self._module, "connect"):
             return self._module.connect(self._endpoint, self._row)  # type: ignore[no-any-return]
-        return asking(self._module.link(self._endpoint))
+        return asking(self._module.link(self._endpoint, self._row))
 
     def ready(self, ready_s: float) -> dict[str, Any]:
         """Waits until the server answers.
@@ -78,7 +78,7 @@ class Row:
 
     def at_a_time(self, values: int, clients: int, seconds: float, warm_s: float) -> dict[str, Any]:
         """Answers to several clients that each wait for theirs."""
-        links = [self._module.link(self._endpoint) for _ in range(clients)]
+        links = [self._module.link(self._endpoint, self._row) for _ in range(clients)]
         return closed_loop(links, inputs(values, clients), warm_s, seconds)._asdict()
 
     def batches(self, values: int, batches: list[int], seconds: float) -> dict[str, Any]:

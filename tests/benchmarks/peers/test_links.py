@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.peers.http_link import HttpLink
-from tests.benchmarks.peers.links import Buffer, WrongAnswerError, asking, closed_loop
+from tests.benchmarks.peers.links import (
+    Buffer,
+    WrongAnswerError,
+    asking,
+    closed_loop,
+    part_within,
+)
 from tests.benchmarks.peers.model import Array
 
 X = np.arange(6, dtype=np.float32).reshape(1, 6)
@@ -48,6 +54,23 @@ def test_a_closed_loop_counts_answers_after_its_warm_up() -> None:
             assert all(link.halves for link in links)
         assert (done.count > 0) is counted
         assert done.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("begun_s", "ended_s", "part"),
+    [(2, 3, 1), (0, 2, 0.5), (4, 8, 0.25), (0, 8, 0.5), (0, 1, 0), (5, 6, 0)],
+)
+def test_an_answer_counts_by_its_part_within_the_time(
+    begun_s: float, ended_s: float, part: float
+) -> None:
+    assert part_within(begun_s, ended_s, 1.0, 5.0) == part
+
+
+def test_sixteen_answers_at_once_have_the_rate_of_one_after_another_whenever_it_begins() -> None:
+    for from_s in (0.0, 0.05, 0.1):
+        batches = [(0.16 * n, 0.16 * (n + 1)) for n in range(9)]
+        parts = [16 * part_within(*each, from_s, from_s + 1.0) for each in batches]
+        assert sum(parts) == pytest.approx(100.0)
 
 
 def test_a_wrong_answer_stops_a_closed_loop() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 from limpet.contracts.bundle import MODEL
 from limpet.runtime.bench.identity import write_identity_bundle
 from limpet.runtime.bench.work import steps_for, write_work_bundle
-from tests.benchmarks.peers.catalogue import IN_PROCESS, LANE, PEERS, Peer
+from tests.benchmarks.peers.catalogue import IN_PROCESS, PEERS, Peer
+from tests.benchmarks.peers.environments import PeerError
 from tests.benchmarks.peers.processes import Process, ask, client, ended, server
 
 IDENTITY = "identity"
@@ -88,10 +89,17 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Visit(msgspec.Struct, kw_only=True):
-    """What came of one."""
+    """What came of one.
 
-    latency: list[Latency]
-    rates: list[Rate]
+    Attributes:
+        latency: Of each row and size.
+        rates: Of each row.
+        errors: Of rows that failed.
+    """
+
+    latency: list[Latency] = []
+    rates: list[Rate] = []
+    errors: dict[str, str] = {}
 
 
 def write_models(folder: Path) -> dict[str, Path]:
@@ -111,10 +119,10 @@ def visit(python: str, peer: Peer, label: str, model: Path, turn: int, effort: E
     """Measures every row of a peer.
 
     Raises:
-        PeerError: Its server or a client of it failed, or took too long.
+        PeerError: Its server does not start.
     """
     own = not peer.packages
-    came = Visit(latency=[], rates=[])
+    came = Visit()
     with contextlib.ExitStack() as stack:
         served = stack.enter_context(ended(server(python, peer, model, own=own)))
         while not (line := served.line(READY_S)).startswith("ready "):
@@ -123,11 +131,13 @@ def visit(python: str, peer: Peer, label: str, model: Path, turn: int, effort: E
         for number, row in enumerate(peer.rows):
             endpoint = endpoints[min(number, len(endpoints) - 1)]
             with ended(client(python, peer, row, endpoint, own=own)) as asking:
-                ask(asking, READY_S + GRACE_S, [served], do="ready", ready_s=READY_S)
-                if label == IDENTITY:
-                    came.latency += one_client(asking, [served], row, turn, effort)
-                if row != LANE:  # frames of 4 KB take the socket: it is the row above
+                try:
+                    ask(asking, READY_S + GRACE_S, [served], do="ready", ready_s=READY_S)
+                    if label == IDENTITY:
+                        came.latency += one_client(asking, [served], row, turn, effort)
                     came.rates.append(many_clients(asking, served, row, label, turn, effort))
+                except PeerError as error:
+                    came.errors[row] = str(error)
     return came
 
 
@@ -163,7 +173,7 @@ def visit_in_process(python: str, label: str, model: Path, turn: int, effort: Ef
         PeerError: It failed.
     """
     floors = next(peer for peer in PEERS if peer.module == "floors")
-    came = Visit(latency=[], rates=[])
+    came = Visit()
     with ended(client(python, floors, IN_PROCESS, str(model), own=True)) as asking:
         ask(asking, READY_S, do="ready", ready_s=READY_S)
         if label == IDENTITY:
