@@ -48,7 +48,7 @@ from tests.benchmarks.peers.visits import (
     write_models,
 )
 
-FULL = Effort(rounds=3, requests=1000, warm=100, seconds=3.0, warm_s=0.5)
+FULL = Effort(rounds=3, requests=800, warm=100, seconds=2.5, warm_s=0.5)
 QUICK = Effort(rounds=1, requests=200, warm=20, seconds=1.0, warm_s=0.2)
 ENVIRONMENTS = Path.home() / ".cache" / "limpet" / "peers"
 
@@ -129,6 +129,7 @@ def pythons(folder: Path, report: Report) -> dict[str, str]:
     """The Python of each peer that can be installed."""
     found = {}
     for peer in PEERS:
+        say(f"the environment of {peer.rows[0]}")
         try:
             found[peer.module] = environment(folder, peer)
         except (PeerError, OSError) as error:
@@ -189,11 +190,13 @@ def main() -> None:
         help="folder of the peers' virtual environments (default: %(default)s)",
     )
     parser.add_argument("--quick", action="store_true", help="one short round: does all of it run?")
+    parser.add_argument("--rounds", type=int, help="of visits to every peer (default: 3, quick: 1)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    effort = QUICK if options.quick else FULL
     report = Report(
         machine=describe_machine(),
-        effort=QUICK if options.quick else FULL,
+        effort=msgspec.structs.replace(effort, rounds=options.rounds or effort.rounds),
         peers=[setup(peer) for peer in PEERS],
     )
     found = pythons(options.environments, report)
