@@ -4,12 +4,18 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
-import bentoml
 import numpy as np
-from bentoml.validators import ContentType
 from pydantic import BaseModel, BeforeValidator, PlainSerializer, WithJsonSchema
+
+# Read when BentoML is imported: it keeps its files in its environment, and reports to nobody.
+os.environ["BENTOML_HOME"] = str(Path(sys.prefix) / "bentoml")
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+
+import bentoml
+from bentoml.validators import ContentType
 
 from tests.benchmarks.peers.http_link import HttpLink
 from tests.benchmarks.peers.model import Array, open_model

@@ -37,7 +37,7 @@ class Process:
     """
 
     def __init__(self, command: Sequence[str], *, own: bool, libpython: bool = False) -> None:
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "BENTOML_DO_NOT_TRACK": "True"}
+        variables = {**os.environ, "OMP_NUM_THREADS": "1"}
         if not own:
             variables["PYTHONPATH"] = str(ROOT)
         if libpython:
