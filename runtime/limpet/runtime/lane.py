@@ -64,6 +64,10 @@ class Lane:
             self._replies.close()
             self._memory.close()
 
+    def fileno(self) -> int:
+        """What a poller waits for."""
+        return self._connection.fileno()
+
     def send(self, frames: Sequence[Buffer]) -> bool:
         """Sends a request; False where it has no room.
 

@@ -1,193 +1,220 @@
-"""limpet beside servers of other shapes, the same model and bytes, interleaved in one run.
+"""limpet beside other servers: the same ONNX files, the same settings of ONNX Runtime, the same
+bytes, interleaved in one run.
 
-    python -m tests.benchmarks.peers --venvs FOLDER --json tests/benchmarks/results/peers.json
+    python -m tests.benchmarks.peers --json tests/benchmarks/results/peers.json
 
-Each peer has a virtual environment of its own in FOLDER, made on the first run, with the same
-version of ONNX Runtime and NumPy as limpet's. `groot_shaped` and `openpi_shaped` are written by us
-from public descriptions. Floors: the model in the client's own process, and a raw ZeroMQ echo,
-which computes nothing. Overhead is a request's time minus that of the model in process.
+Each peer has a virtual environment of its own, made on the first run. `groot_shaped` and
+`openpi_shaped` are written by us after public descriptions. Floors: the model in the client's own
+process, and a raw ZeroMQ echo, which computes nothing. Overhead is the time of a request less the
+p50 of the model in process. Bodies are binary everywhere, and every answer is compared with what
+was sent. The JSON is written after every visit, so that what was measured stays; a peer that cannot
+be installed, started or measured is in it with its error.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
-import subprocess
+import random
 import sys
 import tempfile
-import venv
-from collections.abc import Iterator
-from importlib.metadata import version
+import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import msgspec
 
-from limpet.contracts.bundle import MODEL
-from limpet.contracts.reports import format_table, write_json
-from limpet.runtime.bench.processes import running
-from limpet.runtime.bench.work import steps_for, write_work_bundle
+from limpet.contracts.reports import write_json
+from limpet.runtime.demo.children import termination_interrupts
 from limpet.runtime.machine import describe_machine
+from tests.benchmarks.peers.catalogue import ECHO, IN_PROCESS, PEERS, Peer
+from tests.benchmarks.peers.comparison import (
+    LatencyRow,
+    RateRow,
+    Verdict,
+    latency_rows,
+    rate_rows,
+    tables,
+    verdicts,
+)
+from tests.benchmarks.peers.environments import PeerError, environment, pins
+from tests.benchmarks.peers.visits import (
+    IDENTITY,
+    MODELS_MS,
+    Effort,
+    Latency,
+    Rate,
+    Visit,
+    visit,
+    visit_in_process,
+    write_models,
+)
 
-ROOT = Path(__file__).resolve().parents[3]
-PEERS = {"groot_shaped": ["pyzmq", "msgpack"], "openpi_shaped": ["websockets", "msgpack"]}
-SIZES = {"4 KB": 1024, "150 KB": 37_632, "0.9 MB": 230_400}
-MODELS_MS = {"next to nothing": 0.0, "1 ms": 1.0}
-TURNS = 30
-CLIENTS = 16
-
-
-def environment(folder: Path, peer: str) -> str:
-    """The Python of a peer's environment, which is made where there is none."""
-    place = folder / peer
-    python = place / "bin" / "python"
-    if not python.exists():
-        venv.create(place, with_pip=True, clear=True)
-        pinned = [f"{name}=={version(name)}" for name in ("onnxruntime", "numpy")]
-        install = [str(python), "-m", "pip", "install", "--quiet", *pinned, *PEERS[peer]]
-        subprocess.run(install, check=True)
-    return str(python)
-
-
-class Client:
-    """A process that sends requests when it is told to."""
-
-    def __init__(self, python: str, peer: str, endpoint: str) -> None:
-        own = [python, "-m", "tests.benchmarks.peers.run_client", peer, endpoint]
-        self._process = subprocess.Popen(
-            own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_paths(python)
-        )
-
-    def ask(self, **what: Any) -> dict[str, Any]:
-        """What it answers."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(what) + "\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.terminate()
-        self._process.communicate()
+FULL = Effort(rounds=3, requests=800, warm=100, seconds=2.5, warm_s=0.5)
+QUICK = Effort(rounds=1, requests=200, warm=20, seconds=1.0, warm_s=0.2)
+ENVIRONMENTS = Path.home() / ".cache" / "limpet" / "peers"
 
 
-def _paths(python: str) -> dict[str, str]:
-    """The environment's variables: limpet's packages for limpet's own Python only."""
-    own = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if python != sys.executable:
-        own["PYTHONPATH"] = str(ROOT)
-    return own
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """One peer, for readers of the JSON."""
+
+    rows: tuple[str, ...]
+    versions: dict[str, str]
+    licence: str
+    written_by_us: bool
+    settings: str
+    values: dict[str, object]
 
 
-@contextlib.contextmanager
-def serving(python: str, peer: str, model: Path) -> Iterator[str]:
-    """A peer's server; its endpoint."""
-    command = [python, "-m", "tests.benchmarks.peers.run_server", peer, str(model)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_paths(python))
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.communicate()
+class Report(msgspec.Struct, kw_only=True):
+    """The JSON.
 
+    Attributes:
+        machine: What it was measured on.
+        engine: How every peer runs the models.
+        effort: How much was.
+        complete: Whether all visits were made.
+        seconds: They took so far, without making environments.
+        errors: Of peers that could not be measured, by row or by row and model.
+        peers: How each is set up.
+        latency: One client.
+        rates: 16 clients.
+        verdicts: On the targets.
+        measured_latency: All visits.
+        measured_rates: The same.
+    """
 
-def measure(
-    folder: Path, venvs: Path, label: str, steps: int, requests: int, seconds: float
-) -> list[dict[str, Any]]:
-    """Rows of one model: every peer at every size, and throughput at 4 KB."""
-    bundle = write_work_bundle(folder / "bundle", "work", steps)
-    model = bundle.path / MODEL
-    config = folder / "serve.toml"
-    config.write_text(
-        '[server]\nlisten = ["tcp://127.0.0.1:0"]\npublish = ["tcp://127.0.0.1:0"]\n'
-        '[[models]]\nbundle = "bundle"\n',
-        encoding="utf-8",
+    machine: dict[str, str | int]
+    engine: str = (
+        "ONNX Runtime in the same version, CPU provider, one session with one thread that does not "
+        "spin, in every peer and in process"
     )
-    rows = []
-    with contextlib.ExitStack() as stack:
-        limpet = stack.enter_context(running(["limpet.runtime.cli", "serve", str(config)]))
-        here = sys.executable
-        echo = stack.enter_context(serving(here, "floors", model))
-        clients = {
-            "limpet lane": Client(here, "limpet lane", limpet.endpoints[0]),
-            "limpet tcp": Client(here, "limpet tcp", limpet.endpoints[0]),
-        }
-        for peer in PEERS:
-            python = environment(venvs, peer)
-            endpoint = stack.enter_context(serving(python, peer, model))
-            clients[peer] = Client(python, peer, endpoint)
-        clients["raw ZeroMQ echo"] = Client(here, "floors", echo)
-        clients["in process"] = Client(here, "in process", str(model))
-        for client in clients.values():
-            stack.callback(client.close)
-        for size, values in SIZES.items():
-            sys.stderr.write(f"measuring {label}, {size}\n")
-            took: dict[str, list[int]] = {name: [] for name in clients}
-            for turn in range(TURNS + 1):
-                for name, client in clients.items():
-                    answer = client.ask(values=values, count=max(1, requests // TURNS))
-                    took[name] += answer["ns"] if turn else []
-            inside = float(np.median(took["in process"])) / 1e3
-            for name, times in took.items():
-                p50, p99 = np.percentile(times, [50, 99]) / 1e3
-                rows.append(
-                    {
-                        "model": label, "size": size, "peer": name, "requests": len(times),
-                        "p50_us": float(p50), "p99_us": float(p99),
-                        "overhead_p50_us": float(p50) - inside,
-                        "overhead_p99_us": float(p99) - inside,
-                        "per_s_16_clients": None,
-                    }
-                )  # fmt: skip
-        for name, client in clients.items():
-            if name == "in process":
+    effort: Effort
+    complete: bool = False
+    seconds: float = 0.0
+    errors: dict[str, str] = {}
+    peers: list[Setup] = []
+    latency: list[LatencyRow] = []
+    rates: list[RateRow] = []
+    verdicts: list[Verdict] = []
+    measured_latency: list[Latency] = []
+    measured_rates: list[Rate] = []
+
+    def add(self, came: Visit, model: str) -> None:
+        """Takes in what a visit measured."""
+        self.errors.update({f"{row}, {model}": text for row, text in came.errors.items()})
+        self.measured_latency += came.latency
+        self.measured_rates += came.rates
+        self.latency = latency_rows(self.measured_latency)
+        self.rates = rate_rows(self.measured_rates)
+        self.verdicts = verdicts(self.latency, self.rates)
+
+
+def say(text: str) -> None:
+    """Tells what is being done."""
+    sys.stderr.write(f"{text}\n")
+
+
+def setup(peer: Peer) -> Setup:
+    """How it is set up."""
+    return Setup(
+        rows=peer.rows,
+        versions=pins(peer) if peer.packages else {},
+        licence=peer.licence,
+        written_by_us=peer.by_us,
+        settings=peer.why,
+        values=peer.settings,
+    )
+
+
+def pythons(folder: Path, report: Report) -> dict[str, str]:
+    """The Python of each peer that can be installed."""
+    found = {}
+    for peer in PEERS:
+        say(f"the environment of {peer.rows[0]}")
+        try:
+            found[peer.module] = environment(folder, peer)
+        except (PeerError, OSError) as error:
+            report.errors.update(dict.fromkeys(peer.rows, str(error)))
+            say(f"{peer.rows[0]} cannot be installed: {error}")
+    return found
+
+
+def order(turn: int) -> list[tuple[str, Peer | None]]:
+    """Models and whom to visit; None is the model in process. Peers of one model are visited one
+    after another, in each round in another order, which is the same in every run.
+    """
+    rng = random.Random(turn)
+    visits: list[tuple[str, Peer | None]] = []
+    for model in MODELS_MS:
+        # The echo computes nothing, so that one model is enough.
+        peers = [peer for peer in PEERS if peer.rows != (ECHO,) or model == IDENTITY]
+        visits += [(model, peer) for peer in rng.sample([*peers, None], len(peers) + 1)]
+    return visits
+
+
+def measure(folder: Path, found: dict[str, str], report: Report, json: Path | None) -> None:
+    """Makes all visits."""
+    models = write_models(folder)
+    begun_s = time.monotonic()
+    for turn in range(report.effort.rounds):
+        for model, peer in order(turn):
+            if peer is not None and peer.module not in found:
                 continue
-            sys.stderr.write(f"measuring {label}, {CLIENTS} clients of {name}\n")
-            done = client.ask(values=SIZES["4 KB"], clients=CLIENTS, seconds=seconds)
-            row = next(r for r in rows if (r["size"], r["peer"]) == ("4 KB", name))
-            row["per_s_16_clients"] = done["count"] / seconds
-    return rows
+            name = peer.rows[0] if peer is not None else IN_PROCESS
+            say(f"{time.monotonic() - begun_s:5.0f} s: round {turn + 1}, {model}, {name}")
+            path = models[model]
+            try:
+                if peer is None:
+                    came = visit_in_process(sys.executable, model, path, turn, report.effort)
+                else:
+                    came = visit(found[peer.module], peer, model, path, turn, report.effort)
+            except PeerError as error:
+                came = Visit(errors={name: str(error)})
+            report.add(came, model)
+            for row, text in came.errors.items():
+                say(f"{row} failed: {text}")
+            report.seconds = time.monotonic() - begun_s
+            if str(json) != "-":
+                write_json(json, report)
+    report.complete = True
 
 
 def main() -> None:
     """Measures and reports."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--venvs", type=Path, required=True, help="folder of the environments")
-    parser.add_argument("--requests", type=int, default=1500, help="of each peer for a row")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a row of throughput")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        default=ENVIRONMENTS,
+        help="folder of the peers' virtual environments (default: %(default)s)",
+    )
+    parser.add_argument("--quick", action="store_true", help="one short round: does all of it run?")
+    parser.add_argument("--rounds", type=int, help="of visits to every peer (default: 3, quick: 1)")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = []
-    for label, milliseconds in MODELS_MS.items():
-        steps = steps_for(milliseconds) if milliseconds else 1
-        with tempfile.TemporaryDirectory(prefix="limpet-bench-") as name:
-            rows += measure(
-                Path(name), options.venvs, label, steps, options.requests, options.seconds
-            )
-    report = {"machine": describe_machine(), "rows": rows}
-    if write_json(options.json, report):
-        return
-    print(
-        format_table(
-            ["model", "size", "peer", "p50/p99 µs", "overhead p50/p99 µs", "per s, 16 clients"],
-            [
-                [
-                    row["model"],
-                    row["size"],
-                    row["peer"],
-                    f"{row['p50_us']:.0f} / {row['p99_us']:.0f}",
-                    f"{row['overhead_p50_us']:.0f} / {row['overhead_p99_us']:.0f}",
-                    "-" if row["per_s_16_clients"] is None else f"{row['per_s_16_clients']:.0f}",
-                ]
-                for row in rows
-            ],
-        )
+    effort = QUICK if options.quick else FULL
+    report = Report(
+        machine=describe_machine(),
+        effort=msgspec.structs.replace(effort, rounds=options.rounds or effort.rounds),
+        peers=[setup(peer) for peer in PEERS],
     )
+    found = pythons(options.environments, report)
+    interrupted = False
+    with termination_interrupts(), tempfile.TemporaryDirectory(prefix="limpet-peers-") as folder:
+        try:
+            measure(Path(folder), found, report, options.json)
+        except KeyboardInterrupt:
+            interrupted = True
+            say("interrupted; what was measured is kept")
+    if not write_json(options.json, report):
+        print(tables(report.latency, report.rates))
+        print()
+        for verdict in report.verdicts:
+            print(verdict)
+        for name, error in report.errors.items():
+            print(f"not measured: {name}: {error}")
+    sys.exit(130 if interrupted else 1 if report.errors else 0)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ Ours, not theirs: it shows what that shape costs, not what their code does.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import numpy as np
 import zmq
 
+from tests.benchmarks.peers.links import Buffer
 from tests.benchmarks.peers.model import Array, open_model
 
 
@@ -43,21 +43,30 @@ def serve(model: str) -> None:
     run = open_model(model)
     socket = zmq.Context().socket(zmq.REP)
     socket.bind("tcp://127.0.0.1:0")
-    print(socket.getsockopt_string(zmq.LAST_ENDPOINT), flush=True)
+    print("ready", socket.getsockopt_string(zmq.LAST_ENDPOINT), flush=True)
     while True:
         request = _unpack(socket.recv())
         assert request["endpoint"] == "get_action"
         socket.send(_pack({"y": run(request["data"]["x"])}))
 
 
-def connect(endpoint: str) -> Callable[[Array], Array]:
-    """What sends a request and waits for its answer."""
-    socket = zmq.Context.instance().socket(zmq.REQ)
-    socket.connect(endpoint)
+class RequestLink:
+    """A REQ socket."""
 
-    def infer(x: Array) -> Array:
-        socket.send(_pack({"endpoint": "get_action", "data": {"x": x}}))
-        answer: Array = _unpack(socket.recv())["y"]
-        return answer
+    def __init__(self, endpoint: str) -> None:
+        self.waited_for = zmq.Context.instance().socket(zmq.REQ)
+        self.waited_for.connect(endpoint)
 
-    return infer
+    def send(self, x: Array) -> None:
+        """See `Link`."""
+        self.waited_for.send(_pack({"endpoint": "get_action", "data": {"x": x}}))
+
+    def receive(self) -> Buffer:
+        """See `Link`."""
+        answer: Array = _unpack(self.waited_for.recv())["y"]
+        return answer.data.cast("B")
+
+
+def link(endpoint: str, row: str) -> RequestLink:
+    """A connection to it."""
+    return RequestLink(endpoint)

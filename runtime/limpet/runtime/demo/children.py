@@ -110,7 +110,7 @@ class Children:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with _signals_ignored():
+        with signals_ignored():
             self._end(self._all)
 
     def start(self, name: str, module: str, *arguments: str | Path) -> Child:
@@ -221,7 +221,7 @@ def termination_interrupts() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_ignored() -> Iterator[None]:
+def signals_ignored() -> Iterator[None]:
     """Nothing interrupts the ending of the children; it takes `TERM_S` at most."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
