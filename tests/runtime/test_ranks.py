@@ -9,7 +9,7 @@ import threading
 
 from limpet.runtime.ranks import Rank, Ranks
 from limpet.runtime.scheduler import InlineBudget, ModelWorker
-from tests.runtime.workers import PATIENCE_S, busy, worker
+from tests.runtime.workers import PATIENCE_S, busy, run_or_submit, worker
 
 
 def serve(ranks: Ranks, asked: list[tuple[str, int, int]]) -> list[str]:
@@ -108,7 +108,7 @@ def test_inline_jobs_share_one_budget_until_it_is_renewed() -> None:
     ran: list[threading.Thread] = []
     workers = [ModelWorker(name, 10, budget=budget) for name in "ab"]
     for made in (workers[0], workers[1], workers[0]):
-        made.submit(lambda: ran.append(threading.current_thread()), cost_ns=900_000)
+        run_or_submit(made, lambda: ran.append(threading.current_thread()), 900_000)
     for made in workers:
         assert made.stop(PATIENCE_S)
     assert [thread.name for thread in ran[:2]] == [threading.current_thread().name] * 2

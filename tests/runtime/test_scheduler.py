@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limpet.runtime.scheduler import INLINE_BUDGET_NS, Mailbox, ModelWorker
-from tests.runtime.workers import PATIENCE_S, busy, worker
+from tests.runtime.workers import PATIENCE_S, busy, run_or_submit, worker
 
 
 def test_jobs_run_in_the_order_in_which_they_came() -> None:
@@ -162,7 +162,7 @@ def test_what_runs_and_in_which_order_is_what_a_plain_list_would_say(
 def test_a_short_job_of_an_idle_model_runs_in_the_callers_thread() -> None:
     ran_in: list[threading.Thread] = []
     with worker() as made:
-        made.submit(lambda: ran_in.append(threading.current_thread()), cost_ns=INLINE_BUDGET_NS)
+        run_or_submit(made, lambda: ran_in.append(threading.current_thread()), INLINE_BUDGET_NS)
         assert ran_in == [threading.current_thread()]
 
 
@@ -170,14 +170,14 @@ def test_a_short_job_of_an_idle_model_runs_in_the_callers_thread() -> None:
 def test_a_long_job_or_one_of_unknown_length_runs_in_the_worker(cost_ns: int | None) -> None:
     ran_in: list[threading.Thread] = []
     with worker() as made:
-        made.submit(lambda: ran_in.append(threading.current_thread()), cost_ns=cost_ns)
+        run_or_submit(made, lambda: ran_in.append(threading.current_thread()), cost_ns)
     assert [thread.name for thread in ran_in] == ["model-test-0"]
 
 
 def test_a_short_job_waits_for_the_one_that_runs() -> None:
     ran: list[str] = []
     with worker() as made, busy(made):
-        made.submit(functools.partial(ran.append, "short"), cost_ns=0)
+        run_or_submit(made, functools.partial(ran.append, "short"), 0)
         assert not ran
     assert ran == ["short"]
 
@@ -186,7 +186,7 @@ def test_a_short_job_does_not_overtake_those_that_wait() -> None:
     ran: list[str] = []
     with worker() as made, busy(made):
         made.submit(functools.partial(ran.append, "first"))
-        made.submit(functools.partial(ran.append, "short"), cost_ns=0)
+        run_or_submit(made, functools.partial(ran.append, "short"), 0)
     assert ran == ["first", "short"]
 
 
@@ -196,7 +196,7 @@ def test_jobs_of_one_thread_run_in_order_wherever_they_run() -> None:
     count = 20_000
     with worker(capacity=count) as made:
         for number in range(count):
-            made.submit(functools.partial(ran.append, number), cost_ns=draw.choice([None, 0]))
+            run_or_submit(made, functools.partial(ran.append, number), draw.choice([None, 0]))
     assert ran == list(range(count))
 
 
@@ -208,10 +208,10 @@ def test_stopping_finishes_what_waits_and_takes_nothing_more() -> None:
             made.submit(functools.partial(ran.append, number))
         assert not made.stop(0.0), "it cannot have finished"
         assert not made.submit(functools.partial(ran.append, 3))
-        assert not made.submit(functools.partial(ran.append, 4), cost_ns=0)
+        assert not run_or_submit(made, functools.partial(ran.append, 4), 0)
     assert made.stop(PATIENCE_S)
     assert ran == [0, 1, 2]
-    assert not made.submit(functools.partial(ran.append, 5), cost_ns=0)
+    assert not run_or_submit(made, functools.partial(ran.append, 5), 0)
     assert ran == [0, 1, 2]
 
 
@@ -240,10 +240,11 @@ def test_under_contention_no_job_is_lost_or_doubled_and_no_two_run_at_a_time() -
         draw = random.Random(thread)
         for number in range(jobs_each):
             name = (thread, number)
-            accepted = made.submit(
+            accepted = run_or_submit(
+                made,
                 functools.partial(job, name),
+                draw.choice([None, 0]),
                 priority=draw.randint(-1, 1),
-                cost_ns=draw.choice([None, 0]),
                 key=draw.choice([None, thread, "shared"]),
                 on_replaced=functools.partial(replaced.append, name),
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from limpet.runtime.scheduler import ModelWorker
 
@@ -37,3 +38,12 @@ def busy(made: ModelWorker) -> Iterator[None]:
         yield
     finally:
         gate.set()
+
+
+def run_or_submit(
+    made: ModelWorker, job: Callable[[], None], cost_ns: float | None, **options: Any
+) -> bool:
+    """As the server does it: at once where a job's cost allows that, else by the worker."""
+    if cost_ns is not None and made.run_inline(job, cost_ns):
+        return True
+    return made.submit(job, **options)

@@ -90,10 +90,6 @@ class Lane:
             raise LaneGoneError(str(error)) from error
         return True
 
-    def fileno(self) -> int:
-        """Readable when there is something to receive."""
-        return self._connection.fileno()
-
     def receive(self, deadline_s: float | None = None) -> list[Buffer] | None:
         """The frames of the next reply, none at all where it comes over the socket.
 

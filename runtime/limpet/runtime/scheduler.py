@@ -108,7 +108,6 @@ class ModelWorker:
         job: Job,
         *,
         priority: int = 0,
-        cost_ns: float | None = None,
         client: Hashable = None,
         due_ns: int | None = None,
         key: object = None,
@@ -117,12 +116,11 @@ class ModelWorker:
         on_late: Callable[[int], None] | None = None,
         together: Callable[[], Together] | None = None,
     ) -> bool:
-        """Runs a job now or later.
+        """Has the worker run a job; see `run_inline` for one that may be run at once.
 
         Args:
             job: Must not raise.
             priority: Higher ones leave the queue first.
-            cost_ns: Estimate of its duration, where it may run in the caller's thread.
             client: Whose it is; None is nobody's. See `Ranks`.
             due_ns: When it must be done, monotonic; None where that is the same.
             key: A waiting job of the same key is dropped in favour of this one, which takes its
@@ -138,8 +136,6 @@ class ModelWorker:
         Returns:
             Whether it was accepted; False where the queue is full or was stopped.
         """
-        if cost_ns is not None and self.run_inline(job, cost_ns):
-            return True
         with self._lock:
             if self._stopping:
                 return False
