@@ -20,6 +20,7 @@ from limpet.export.parity import onnx_run
 from limpet.export.precision.calibration import calibration_inputs, check_wanted, digest_of
 from limpet.export.precision.choice import Choice, choose, cost_of
 from limpet.export.precision.half import PRODUCTS, FloatGraph
+from limpet.export.precision.neighbours import Neighbours
 from limpet.export.precision.quantized import QuantizableGraph
 from limpet.export.precision.tolerances import loosened
 
@@ -69,7 +70,12 @@ def converted(exact: Exact, precision: Precision, calibration: Path | None) -> E
         path = check_wanted(manifest, calibration)
         data = calibration_inputs(manifest, onnx_run(exact.model, manifest), path)
         products = QuantizableGraph(graph, data)
-        choice = _choose(products.candidates(), products.quantized, manifest, golden)
+        neighbours = None
+        if manifest.kind == "navigation":
+            neighbours = Neighbours(manifest, data, onnx_run(exact.model, manifest, threads=1))
+        choice = _choose(
+            products.candidates(), products.quantized, manifest, golden, neighbours=neighbours
+        )
         lowered = set(choice.chosen)
         model = products.quantized(lowered) if lowered else graph.model
         kept = [
@@ -97,6 +103,7 @@ def _choose(
     convert: Callable[[Collection[str]], onnx.ModelProto],
     manifest: Manifest,
     golden: Golden,
+    neighbours: Neighbours | None = None,
 ) -> Choice:
     # Prepared images or points are the same whatever the graph does.
     graphs_own = dataclasses.replace(golden, images=None, clouds=None)
@@ -106,7 +113,8 @@ def _choose(
         with converting:
             model = convert(chosen).SerializeToString()
         run = onnx_run(model, manifest, threads=1)
-        return cost_of(check_golden(graphs_own, manifest, run))
+        cost = cost_of(check_golden(graphs_own, manifest, run))
+        return cost if neighbours is None else max(cost, neighbours.cost(run))
 
     # Several models on one thread each: one model on several keeps them waiting for each other.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
