@@ -428,15 +428,19 @@ def fake_library(device: FakeDevice, name: Compiler = "tensorrt") -> Library:
     return Library(name, FakeTensorRT(device, name))
 
 
-def fake_compile(bundle: Bundle, name: Compiler = "tensorrt", **changed: str) -> bytes:
-    """Puts a plan into a bundle's `engines/`; `changed` parts of its key are another device's."""
+def fake_compile(
+    bundle: Bundle, name: Compiler = "tensorrt", *, model: bytes = b"", **changed: str
+) -> bytes:
+    """Puts a plan into a bundle's `engines/`; `changed` parts of its key are another device's, and
+    it computes another `model` where one is given.
+    """
     key = plan_key(
         bundle,
         changed.get("compute_capability", GPU),
         name,
         changed.get("library_version", VERSION),
     )
-    plan = _PLAN + bundle.model_path.read_bytes()
+    plan = _PLAN + (model or bundle.model_path.read_bytes())
     store = PlanStore(bundle)
     sidecar = Sidecar(
         key=key,

@@ -72,6 +72,20 @@ def test_a_plan_that_fits_is_opened(bundle: Bundle, name: str) -> None:
     assert check_golden(bundle.golden(), bundle.manifest, engine.run).passed
 
 
+@pytest.mark.parametrize("name", [*NAMES, "auto"])
+@pytest.mark.usefixtures("gpu")
+def test_a_plan_is_proven_on_the_golden_data_before_it_is_served(tmp_path: Path, name: str) -> None:
+    """Of a bundle that passes on the processor the plan computes something else."""
+    bundle = anomaly_bundle(tmp_path / "pump", memory=0.5)
+    other = anomaly_bundle(tmp_path / "other", memory=0.25).model_path.read_bytes()
+    compiler = "tensorrt" if name == "auto" else name
+    fake_compile(bundle, compiler, model=other)  # type: ignore[arg-type]
+    assert ServedModel(ModelConfig(bundle=str(bundle.path), engine="onnxruntime"))
+    with pytest.raises(EngineError, match=f"{compiler}-{GPU} computes other outputs") as refused:
+        ServedModel(ModelConfig(bundle=str(bundle.path), engine=name))
+    assert "limpet verify" in refused.value.hint
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("gpu")
 def test_auto_takes_the_plan_and_announces_it(
