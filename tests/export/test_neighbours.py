@@ -10,7 +10,7 @@ from limpet.contracts.manifest import Manifest
 from limpet.contracts.tensors import Tensors
 from limpet.export.precision.choice import HEADROOM
 from limpet.export.precision.neighbours import LOST, MOST_IMAGES, Neighbours, likeness
-from tests.bundles import policy_manifest
+from tests.navigation_bundles import policy_manifest
 
 
 @pytest.fixture

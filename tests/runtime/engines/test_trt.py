@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -403,13 +404,13 @@ def test_without_a_place_for_kernels_it_runs_and_says_so(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(path: Path, content: bytes) -> None:
-        raise EngineError(f"{path} cannot be written: Read-only file system")
+        raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(kernel_cache, "write_whole", refuse)
     engine, _ = opened(bundle, FakeDevice(), "tensorrt-rtx")
     inputs = frames(1, 2)
     assert_right(engine.run(inputs), inputs)
-    assert "compiled again at the next start" in caplog.text
+    assert "compiled again at the next start: Read-only file system" in caplog.text
 
 
 def test_full_tensorrt_keeps_no_kernels(bundle: Bundle) -> None:

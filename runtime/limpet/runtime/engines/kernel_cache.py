@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from limpet.contracts.errors import EngineError
-from limpet.runtime.plans.store import write_whole
+from limpet.contracts.whole_files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -64,5 +64,8 @@ class KernelCache:
         self._kept = content
         try:
             write_whole(self._file, content)
-        except EngineError as error:
-            log.warning("kernels are compiled again at the next start: %s", error.message)
+        except OSError as error:
+            log.warning(
+                "%s cannot be written, kernels are compiled again at the next start: %s",
+                self._file, error.strerror,
+            )  # fmt: skip
