@@ -128,6 +128,7 @@ def test_half_precision_keeps_the_best_grasps(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_benchmark_takes_one_scene_at_a_time(run: Path, tmp_path: Path) -> None:
     """The graph has no axis for batches."""
     found = bench_export(
