@@ -15,6 +15,7 @@ from limpet.contracts.golden import check_golden
 from limpet.contracts.grasp_agreement import disagreement, seed_cosine
 from limpet.contracts.grasp_model import GraspModel
 from limpet.contracts.grasps import GraspDecoding
+from limpet.export.benchmark import bench_export
 from limpet.export.grasp import MOST_LOST, open_grasp_run, read_clouds
 from limpet.export.models import open_model
 from limpet.export.package import export_run
@@ -124,6 +125,18 @@ def test_half_precision_keeps_the_best_grasps(
     bounds = {check["name"]: check["bound"] for check in done.report["checks"]}
     assert bounds["lost grasps"] == 0.1
     assert read_bundle(tmp_path / "half").manifest.precision == "fp16"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_benchmark_takes_one_scene_at_a_time(run: Path, tmp_path: Path) -> None:
+    """The graph has no axis for batches."""
+    found = bench_export(
+        run, tmp_path, calibration=None, rounds=1, report=lambda _: None, compiled=False
+    )
+    assert {one.batch for one in found.latencies} == {1}
+    assert list(found.faster) == ["1"]
+    assert found.precisions["int8"].refused.startswith("int8 takes its ranges from real data")
 
 
 def test_one_trained_on_merged_clouds_merges_them(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from limpet.contracts.tensors import TensorSpec
 from limpet.export.package import export_run
 from limpet.export.parity import onnx_run
 from limpet.export.precision import tolerances
-from limpet.export.precision.choice import HEADROOM, choose
+from limpet.export.precision.choice import HEADROOM, Measure, choose
 from limpet.export.precision.convert import Exact, converted
 from limpet.export.precision.half import FloatGraph
 from limpet.export.precision.tolerances import TOLERANCES, Tolerances
@@ -189,13 +190,47 @@ def test_a_part_without_a_product_is_not_worth_its_casts() -> None:
     assert graph.worthwhile(["product", "beside", "alone"]) == {"product", "beside"}
 
 
+def summed(harm: dict[str, float], measured: list[int] | None = None) -> Measure:
+    """Costs that add up; how many were measured is kept."""
+
+    def measure(several: Sequence[Collection[str]]) -> list[float]:
+        if measured is not None:
+            measured.append(len(several))
+        return [sum(harm[name] for name in some) for some in several]
+
+    return measure
+
+
 def test_the_least_harmful_nodes_are_taken_as_far_as_they_fit_together() -> None:
     harm = {"a": 0.3, "b": 0.1, "c": 0.9, "d": 0.15, "e": 0.2}
-    choice = choose([*"abcde"], lambda some: sum(harm[name] for name in some))
+    choice = choose([*"abcde"], summed(harm))
     assert choice.chosen == ["b", "d", "e"]
     assert choice.kept == ["a", "c"]
     assert choice.cost == pytest.approx(0.45)
     assert choice.cost <= HEADROOM
+
+
+def test_nodes_that_fit_all_together_are_measured_once() -> None:
+    measured: list[int] = []
+    names = [f"node {index}" for index in range(500)]
+    choice = choose(names, summed(dict.fromkeys(names, HEADROOM / 1000), measured))
+    assert (choice.chosen, choice.kept, measured) == (names, [], [1])
+
+
+def test_a_few_harmful_ones_among_many_are_found_in_few_measurements() -> None:
+    measured: list[int] = []
+    names = [f"node {index}" for index in range(500)]
+    harmful = {names[index] for index in (3, 4, 250, 499)}
+    harm = {name: 1.0 if name in harmful else 1e-4 for name in names}
+    choice = choose(names, summed(harm, measured))
+    assert set(choice.kept) == harmful
+    assert sum(measured) < 75
+
+
+def test_nothing_is_chosen_where_each_node_harms() -> None:
+    choice = choose([*"abc"], summed(dict.fromkeys("abc", 1.0)))
+    assert (choice.chosen, choice.kept, choice.cost) == ([], [*"abc"], 0.0)
+    assert choose([], summed({})).chosen == []
 
 
 def test_tolerances_are_those_that_were_promised() -> None:

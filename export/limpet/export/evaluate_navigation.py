@@ -26,7 +26,12 @@ from limpet.training.navigation.evaluation import (
     raw_pixels,
 )
 from limpet.training.navigation.frames import open_frames
-from limpet.training.navigation.policy_evaluation import UNSEEN, Outcome, evaluate_driver
+from limpet.training.navigation.policy_evaluation import (
+    UNSEEN,
+    Evaluation,
+    Outcome,
+    evaluate_driver,
+)
 from limpet.training.navigation.scenes import SceneLibrary
 
 
@@ -127,12 +132,27 @@ def evaluate_navigation(
 
 
 def _drive(opened: OpenModel, episodes: int, textures: Path | None) -> Driving | None:
-    """Drives by the model's own graph, from camera image to speeds."""
     decoding = opened.manifest.decoding
     if not isinstance(decoding, NavigationDecoding) or decoding.action is None or not episodes:
         return None
-    how, name, remembers = opened.manifest.image(), decoding.action.name, decoding.action.memory
-    size = int(opened.manifest.inputs[-1].shape[1]) if remembers else 0
+    found = drive_unseen(opened.manifest, opened.run, episodes, textures)
+    return Driving(layouts=UNSEEN.layouts, overall=found.overall, by_appearance=found.by_appearance)
+
+
+def drive_unseen(manifest: Manifest, run: Run, episodes: int, textures: Path | None) -> Evaluation:
+    """Drives by a model's own graph, from camera image to speeds, where nothing was trained.
+
+    Args:
+        manifest: Of an image encoder with a policy.
+        run: Executes its graph.
+        episodes: How many; the same for every model.
+        textures: Folder of images for the appearances; None draws all patterns.
+    """
+    decoding = manifest.decoding
+    assert isinstance(decoding, NavigationDecoding)
+    assert decoding.action is not None
+    how, name, remembers = manifest.image(), decoding.action.name, decoding.action.memory
+    size = int(manifest.inputs[-1].shape[1]) if remembers else 0
     robot = UNSEEN.robot
 
     def drive(seen: Sequence[Observation], memory: Float32) -> tuple[Float32, Float32]:
@@ -143,16 +163,15 @@ def _drive(opened: OpenModel, episodes: int, textures: Path | None) -> Driving |
         images = np.stack([observed["image"] for observed in seen])
         if remembers is not None:
             inputs[remembers.input] = memory
-        found = opened.run({"image": prepared(images, how), **inputs})
+        found = run({"image": prepared(images, how), **inputs})
         actions = [action_of(float(v), float(omega), robot) for v, omega in found[name]]
         kept = memory if remembers is None else found[remembers.output]
         return np.stack(actions), np.asarray(kept, np.float32)
 
     library = SceneLibrary(textures)
-    found = evaluate_driver(
+    return evaluate_driver(
         drive, ("image",), UNSEEN, memory=size, episodes=episodes, library=library
     )
-    return Driving(layouts=UNSEEN.layouts, overall=found.overall, by_appearance=found.by_appearance)
 
 
 def _config(model: Path, manifest: Manifest) -> NavigationConfig:

@@ -31,7 +31,7 @@ from limpet.runtime.plans.store import PlanStore
 
 GPU = "sm87"
 VERSION = "10.3.0"
-_PLAN = b"plan:"
+_PLAN, _KERNELS = b"plan:", b"kernels:"
 _ALIAS = 1 << 60
 """Added to an address of pinned memory where the GPU sees it."""
 
@@ -241,6 +241,8 @@ class FakeTensorRT:
         self.most_contexts = 99
         self.capturable = True
         self.moves_outputs_to_host = False
+        self.compiled = 0
+        """Kernels that were compiled while plans ran, as that for RTX does: one for each shape."""
         if name == "tensorrt-rtx":
             self.ComputeCapability = SimpleNamespace(__members__={GPU.upper(): 1})
 
@@ -290,19 +292,64 @@ class FakeEngine:
         moved = self.library.moves_outputs_to_host and name not in self.inputs
         return TensorLocation.HOST if moved else TensorLocation.DEVICE
 
-    def create_execution_context(self) -> FakeContext | None:
+    def create_runtime_config(self) -> FakeRuntimeConfig:
+        return FakeRuntimeConfig()
+
+    def create_execution_context(
+        self, runtime_config: FakeRuntimeConfig | None = None
+    ) -> FakeContext | None:
         if self.library.contexts >= self.library.most_contexts:
             self.logger.log(self.library.ILogger.ERROR, "out of memory")
             return None
         self.library.contexts += 1
-        return FakeContext(self, first=self.library.contexts == 1)
+        config = runtime_config or FakeRuntimeConfig()
+        return FakeContext(self, config.get_runtime_cache(), first=self.library.contexts == 1)
+
+
+class FakeRuntimeCache:
+    """An `IRuntimeCache`: names of shapes, which stand for kernels."""
+
+    def __init__(self) -> None:
+        self._kernels: set[str] = set()
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(_KERNELS):
+            return False
+        self._kernels = set(blob.removeprefix(_KERNELS).decode().split(";"))
+        return True
+
+    def serialize(self) -> memoryview:
+        return memoryview(_KERNELS + ";".join(sorted(self._kernels)).encode())
+
+    def _lacks(self, kernel: str) -> bool:
+        """Whether a kernel had to be compiled; it is here now."""
+        before = len(self._kernels)
+        self._kernels.add(kernel)
+        return len(self._kernels) > before
+
+
+class FakeRuntimeConfig:
+    """An `IRuntimeConfig`."""
+
+    def __init__(self) -> None:
+        self._cache = FakeRuntimeCache()
+
+    def create_runtime_cache(self) -> FakeRuntimeCache:
+        return FakeRuntimeCache()
+
+    def get_runtime_cache(self) -> FakeRuntimeCache:
+        return self._cache
+
+    def set_runtime_cache(self, cache: FakeRuntimeCache) -> bool:
+        self._cache = cache
+        return True
 
 
 class FakeContext:
     """An `IExecutionContext`."""
 
-    def __init__(self, engine: FakeEngine, *, first: bool) -> None:
-        self.engine = engine
+    def __init__(self, engine: FakeEngine, cache: FakeRuntimeCache, *, first: bool) -> None:
+        self.engine, self._cache = engine, cache
         self.active_optimization_profile = 0 if first else -1
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -355,6 +402,8 @@ class FakeContext:
             return False
         shapes = {name: tuple(self.get_tensor_shape(name)) for name in self.engine.tensors}
         changes, self._settled = self._changes, True
+        if library.name == "tensorrt-rtx":
+            library.compiled += self._cache._lacks(str(sorted(self._shapes.items())))
 
         def compute() -> None:
             assert changes == self._changes, "the context was changed after it was recorded"
@@ -379,15 +428,19 @@ def fake_library(device: FakeDevice, name: Compiler = "tensorrt") -> Library:
     return Library(name, FakeTensorRT(device, name))
 
 
-def fake_compile(bundle: Bundle, name: Compiler = "tensorrt", **changed: str) -> bytes:
-    """Puts a plan into a bundle's `engines/`; `changed` parts of its key are another device's."""
+def fake_compile(
+    bundle: Bundle, name: Compiler = "tensorrt", *, model: bytes = b"", **changed: str
+) -> bytes:
+    """Puts a plan into a bundle's `engines/`; `changed` parts of its key are another device's, and
+    it computes another `model` where one is given.
+    """
     key = plan_key(
         bundle,
         changed.get("compute_capability", GPU),
         name,
         changed.get("library_version", VERSION),
     )
-    plan = _PLAN + bundle.model_path.read_bytes()
+    plan = _PLAN + (model or bundle.model_path.read_bytes())
     store = PlanStore(bundle)
     sidecar = Sidecar(
         key=key,

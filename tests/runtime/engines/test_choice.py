@@ -72,6 +72,20 @@ def test_a_plan_that_fits_is_opened(bundle: Bundle, name: str) -> None:
     assert check_golden(bundle.golden(), bundle.manifest, engine.run).passed
 
 
+@pytest.mark.parametrize("name", [*NAMES, "auto"])
+@pytest.mark.usefixtures("gpu")
+def test_a_plan_is_proven_on_the_golden_data_before_it_is_served(tmp_path: Path, name: str) -> None:
+    """Of a bundle that passes on the processor the plan computes something else."""
+    bundle = anomaly_bundle(tmp_path / "pump", memory=0.5)
+    other = anomaly_bundle(tmp_path / "other", memory=0.25).model_path.read_bytes()
+    compiler = "tensorrt" if name == "auto" else name
+    fake_compile(bundle, compiler, model=other)  # type: ignore[arg-type]
+    assert ServedModel(ModelConfig(bundle=str(bundle.path), engine="onnxruntime"))
+    with pytest.raises(EngineError, match=f"{compiler}-{GPU} computes other outputs") as refused:
+        ServedModel(ModelConfig(bundle=str(bundle.path), engine=name))
+    assert "limpet verify" in refused.value.hint
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("gpu")
 def test_auto_takes_the_plan_and_announces_it(
@@ -135,7 +149,8 @@ def test_verify_without_a_gpu_exits_with_4_and_the_reason(
 ) -> None:
     done = limpet(capsys, "verify", bundle.path, "--engine", name)
     assert done.code == 4
-    assert done.err.startswith(f"error: {name} runs on an NVIDIA GPU, and this machine has none")
+    told = f"error: impossible on this machine: {name} runs on an NVIDIA GPU, and this machine has"
+    assert done.err.startswith(f"{told} none")
     assert done.out == ""
 
 

@@ -83,3 +83,22 @@ def test_memory_and_streams_are_what_cuda_gives(library: Compiler) -> None:
     device.wait(stream)
     device.free(memory)
     device.close_stream(stream)
+
+
+def test_kernels_compiled_on_the_gpu_are_taken_at_the_next_start(
+    library: Compiler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if library != "tensorrt-rtx":
+        pytest.skip("plans of full TensorRT hold their kernels")
+    bundle = anomaly_bundle(tmp_path / "pump", memory=0.5)
+    engine = opened(bundle, library)
+    assert check_golden(bundle.golden(), bundle.manifest, engine.run).passed
+    engine.close()
+    (file,) = (bundle.path / "engines").glob("*.kernels")
+    kept = file.read_bytes()
+    with caplog.at_level("INFO"):
+        engine = open_tensorrt(bundle, library)
+    assert "compiled anew" not in caplog.text
+    assert check_golden(bundle.golden(), bundle.manifest, engine.run).passed
+    engine.close()
+    assert file.read_bytes() == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from onnx import helper
 from limpet.contracts.bundle import GOLDEN, MODEL, Bundle, write_bundle
 from limpet.contracts.errors import EngineError
 from limpet.contracts.golden import Golden, check_golden
+from limpet.runtime.engines import kernel_cache
 from limpet.runtime.engines.trt import MOST_RECORDED, REPEATS, TensorRTEngine
 from limpet.runtime.plans.key import plan_key
 from limpet.runtime.plans.libraries import Compiler
@@ -355,6 +357,70 @@ def test_sizes_beyond_the_plans_come_with_the_command_that_widens_it(bundle: Bun
     assert_right(engine.run(inputs), inputs)
 
 
+def test_kernels_that_were_compiled_are_there_at_the_next_start(bundle: Bundle) -> None:
+    engine, library = opened(bundle, FakeDevice(), "tensorrt-rtx")
+    for _ in range(REPEATS + 2):
+        engine.run(frames(1, 2))
+    assert library.compiled == 1
+    (file,) = (bundle.path / "engines").glob("*.kernels")  # before it is closed: it may be killed
+    assert file.with_suffix(".plan").exists()
+    engine.run(frames(1, 5))
+    engine.close()
+    later, library = opened(bundle, FakeDevice(), "tensorrt-rtx")
+    for rows in (2, 5):
+        inputs = frames(1, rows)
+        assert_right(later.run(inputs), inputs)
+    assert library.compiled == 0
+
+
+def test_kernels_are_written_in_one_step_and_only_when_there_are_new_ones(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(kernel_cache, "write_whole", lambda path, content: written.append(content))
+    engine, _ = opened(bundle, FakeDevice(), "tensorrt-rtx")
+    for _ in range(REPEATS + 5):
+        engine.run(frames(1, 2))
+    engine.close()
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"of another driver"])
+def test_kernels_of_something_else_are_compiled_anew_and_replaced(
+    bundle: Bundle, content: bytes
+) -> None:
+    engine, _ = opened(bundle, FakeDevice(), "tensorrt-rtx")
+    engine.run(frames(1, 2))
+    (file,) = (bundle.path / "engines").glob("*.kernels")
+    right = file.read_bytes()
+    file.write_bytes(content)
+    later, library = opened(bundle, FakeDevice(), "tensorrt-rtx")
+    later.run(frames(1, 2))
+    assert library.compiled == 1
+    assert file.read_bytes() == right
+
+
+def test_without_a_place_for_kernels_it_runs_and_says_so(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(kernel_cache, "write_whole", refuse)
+    engine, _ = opened(bundle, FakeDevice(), "tensorrt-rtx")
+    inputs = frames(1, 2)
+    assert_right(engine.run(inputs), inputs)
+    assert "compiled again at the next start: Read-only file system" in caplog.text
+
+
+def test_full_tensorrt_keeps_no_kernels(bundle: Bundle) -> None:
+    """Its plans hold them."""
+    engine, _ = opened(bundle, FakeDevice(), "tensorrt")
+    engine.run(frames(1, 2))
+    engine.close()
+    assert not list((bundle.path / "engines").glob("*.kernels"))
+
+
 def test_the_golden_check_holds_on_it(bundle: Bundle) -> None:
     engine, _ = opened(bundle, FakeDevice(shares_memory=True))
     assert check_golden(bundle.golden(), bundle.manifest, engine.run).passed
@@ -365,6 +431,8 @@ def test_the_fake_has_no_name_that_the_real_library_lacks() -> None:
     for fake, real in (
         (fake_gpu.FakeEngine, trt.ICudaEngine),
         (fake_gpu.FakeContext, trt.IExecutionContext),
+        (fake_gpu.FakeRuntimeConfig, trt.IRuntimeConfig),
+        (fake_gpu.FakeRuntimeCache, trt.IRuntimeCache),
     ):
         public = {name for name in vars(fake) if not name.startswith("_")}
         assert public <= set(dir(real))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from limpet.contracts.bundle import ENGINES, GOLDEN, MODEL, Bundle, read_bundle,
 from limpet.contracts.errors import EngineError, MissingExtraError, UsageError
 from limpet.contracts.manifest import Precision
 from limpet.export.package import export_run
-from limpet.runtime.plans import compiling, libraries
+from limpet.runtime.plans import builder, compiling, libraries
 from limpet.runtime.plans.compiling import CompileReport, compile_bundle
 from limpet.runtime.plans.devices import gpu_capability
 from limpet.runtime.plans.key import plan_key
@@ -66,7 +67,7 @@ def real_data(bundle: Bundle, folder: Path) -> Path:
     return images
 
 
-@pytest.mark.timeout(400)  # half precision of a graph of 700 nodes is chosen node by node
+@pytest.mark.timeout(400)  # half precision of a graph of 700 nodes is measured a hundred times
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("reference", sorted(path.name for path in REFERENCE.iterdir()))
 def test_each_reference_bundle_builds_at_every_precision(
@@ -113,6 +114,40 @@ def test_the_command_prints_the_path_and_shows_progress(bundle: Bundle, capsys: 
     assert Path(done.out.strip()).parent == bundle.path / ENGINES
     assert "tiny-anomaly for sm86 with tensorrt-rtx" in done.err
     assert len(done.err.splitlines()) >= 2  # the builder's own phases too
+
+
+def test_a_silent_step_is_reported_with_the_time_it_has_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(builder, "EVERY_S", 0.001)
+    trt = SimpleNamespace(IProgressMonitor=object)
+    told, said = list[str](), threading.Event()
+
+    def report(line: str) -> None:
+        told.append(line)
+        if "so far" in line:
+            said.set()
+
+    monitor = builder._monitor(trt, report)
+
+    def build() -> str:
+        monitor.phase_start("Choosing kernels", None, 1)
+        assert said.wait(30.0)
+        return "plan"
+
+    assert builder._interruptible(build, monitor) == "plan"
+    assert told[0] == "Choosing kernels"
+    assert re.fullmatch(r"Choosing kernels: \d+ s so far", told[-1])
+
+
+def test_what_the_library_prints_is_no_part_of_the_result(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with builder._printing_to_stderr():
+        os.write(1, b"WARNING: lossy cast")
+    os.write(1, b"the plan")
+    out, err = capfd.readouterr()
+    assert (out, err) == ("the plan", "WARNING: lossy cast")
 
 
 def test_the_report_has_its_documented_keys(bundle: Bundle, capsys: Capture) -> None:

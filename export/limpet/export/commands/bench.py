@@ -17,7 +17,7 @@ from limpet.training.commands import json_option
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Real data for int8: recordings, images, or an npz of the model's inputs.",
+    help="Real data for int8: recordings, images, scenes with depth, or an npz of the inputs.",
 )
 @click.option(
     "--rounds",

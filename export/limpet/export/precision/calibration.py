@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from limpet.contracts.array_files import DAMAGE
+from limpet.contracts.array_files import DAMAGE, undamaged
 from limpet.contracts.bundle import files_sha256
 from limpet.contracts.errors import DataError, TensorError, UsageError
 from limpet.contracts.golden import Run
@@ -22,10 +22,13 @@ from limpet.contracts.recordings import load_recordings
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signal_steps import Clip
 from limpet.contracts.tensors import Tensors, check_tensors
+from limpet.export.precision.depth_views import DepthViews, find_depth_views, prepared_views
 
 MOST_CALLS = 128
 """Calls of a model that calibration looks at, spread evenly over the data."""
 IMAGES_A_CALL = 8
+MOST_SCENES = 24
+"""Scenes that a model which finds grasps is shown: one takes it half a second."""
 BEYOND_NORMAL = 3.0
 """Recordings of normal operation are looked at a second time, magnified so much. What a model is
 there for lies beyond them: with ranges of what is normal alone values of anomalies saturate, and 2
@@ -42,6 +45,7 @@ def check_wanted(manifest: Manifest, calibration: Path | None) -> Path:
         wanted = {
             "anomaly": "a recording of normal operation, or a folder of them",
             "navigation": "a folder of the camera's images, or an .npz of all inputs",
+            "grasp": "scenes with depth images, as `limpet evaluate grasp --data` takes them",
         }.get(manifest.kind, f"an .npz of inputs {', '.join(s.name for s in manifest.inputs)}")
         raise UsageError(
             "int8 takes its ranges from real data, and none was given",
@@ -56,7 +60,8 @@ def calibration_inputs(manifest: Manifest, run: Run, path: Path) -> list[Tensors
     Args:
         manifest: The model's.
         run: Executes the float32 graph, which a stream's state comes from.
-        path: Recordings, images, or an npz of inputs, as the model's kind wants it.
+        path: Recordings, images, depth images of scenes, or an npz of inputs, as the model's kind
+            wants it.
 
     Returns:
         The inputs of each call; images alone where the model has other inputs, too, of which images
@@ -69,6 +74,9 @@ def calibration_inputs(manifest: Manifest, run: Run, path: Path) -> list[Tensors
         calls = list(_streamed(manifest, run, path))
     elif _of_images(manifest, path):
         calls = list(_seen(manifest, path))
+    elif _of_depth(manifest, path):
+        views = [prepared_views(manifest, one) for one in _depth_views(manifest, path)]
+        calls = [call for call in views if call is not None]
     else:
         calls = list(_given(manifest, path))
     if not calls:
@@ -78,12 +86,31 @@ def calibration_inputs(manifest: Manifest, run: Run, path: Path) -> list[Tensors
 
 def digest_of(manifest: Manifest, path: Path) -> DataDigest:
     """What the ranges came from: its name, SHA-256 and how many files that were."""
-    files = image_paths([path]) if _of_images(manifest, path) else _files(path)
+    if _of_images(manifest, path):
+        files = image_paths([path])
+    elif _of_depth(manifest, path):
+        files = [file for views in _depth_views(manifest, path) for file in views.files]
+    else:
+        files = _files(path)
     return DataDigest(name=path.name, sha256=files_sha256(files), rows=len(files))
 
 
 def _of_images(manifest: Manifest, path: Path) -> bool:
     return manifest.kind == "navigation" and path.suffix.lower() != ".npz"
+
+
+def _of_depth(manifest: Manifest, path: Path) -> bool:
+    """Whether these are scenes, and no npz of a grasp model's inputs."""
+    if manifest.kind != "grasp":
+        return False
+    if path.suffix.lower() != ".npz":
+        return True
+    with undamaged(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return manifest.inputs[0].name not in archive.files
+
+
+def _depth_views(manifest: Manifest, path: Path) -> list[DepthViews]:
+    return _spread(find_depth_views(path, manifest), MOST_SCENES)
 
 
 def _files(path: Path) -> list[Path]:

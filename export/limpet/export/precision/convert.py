@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 import onnx
@@ -16,6 +20,7 @@ from limpet.export.parity import onnx_run
 from limpet.export.precision.calibration import calibration_inputs, check_wanted, digest_of
 from limpet.export.precision.choice import Choice, choose, cost_of
 from limpet.export.precision.half import PRODUCTS, FloatGraph
+from limpet.export.precision.neighbours import Neighbours
 from limpet.export.precision.quantized import QuantizableGraph
 from limpet.export.precision.tolerances import loosened
 
@@ -50,8 +55,13 @@ def converted(exact: Exact, precision: Precision, calibration: Path | None) -> E
     golden = loosened(exact.golden, manifest, precision)
     graph = FloatGraph(onnx.load_from_string(exact.model))
     if precision == "fp16":
+        rounding = graph.candidates()
+        useful = graph.worthwhile(rounding)
         choice = _choose(
-            graph.candidates(), lambda some: graph.halved(some, rounded=True), manifest, golden
+            [name for name in rounding if name in useful],
+            lambda some: graph.halved(some, rounded=True),
+            manifest,
+            golden,
         )
         lowered = graph.worthwhile(choice.chosen)
         model = graph.halved(lowered)
@@ -60,7 +70,12 @@ def converted(exact: Exact, precision: Precision, calibration: Path | None) -> E
         path = check_wanted(manifest, calibration)
         data = calibration_inputs(manifest, onnx_run(exact.model, manifest), path)
         products = QuantizableGraph(graph, data)
-        choice = _choose(products.candidates(), products.quantized, manifest, golden)
+        neighbours = None
+        if manifest.kind == "navigation":
+            neighbours = Neighbours(manifest, data, onnx_run(exact.model, manifest, threads=1))
+        choice = _choose(
+            products.candidates(), products.quantized, manifest, golden, neighbours=neighbours
+        )
         lowered = set(choice.chosen)
         model = products.quantized(lowered) if lowered else graph.model
         kept = [
@@ -88,9 +103,19 @@ def _choose(
     convert: Callable[[Collection[str]], onnx.ModelProto],
     manifest: Manifest,
     golden: Golden,
+    neighbours: Neighbours | None = None,
 ) -> Choice:
-    def measure(chosen: Collection[str]) -> float:
-        run = onnx_run(convert(chosen).SerializeToString(), manifest)
-        return cost_of(check_golden(golden, manifest, run))
+    # Prepared images or points are the same whatever the graph does.
+    graphs_own = dataclasses.replace(golden, images=None, clouds=None)
+    converting = Lock()
 
-    return choose(candidates, measure)
+    def measure_one(chosen: Collection[str]) -> float:
+        with converting:
+            model = convert(chosen).SerializeToString()
+        run = onnx_run(model, manifest, threads=1)
+        cost = cost_of(check_golden(graphs_own, manifest, run))
+        return cost if neighbours is None else max(cost, neighbours.cost(run))
+
+    # Several models on one thread each: one model on several keeps them waiting for each other.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return choose(candidates, lambda several: list(pool.map(measure_one, several)))

@@ -4,6 +4,7 @@ protocol      what every engine does
 ort           ONNX Runtime on the CPU
 trt           TensorRT and TensorRT for RTX
 passage       one execution context of a plan, recorded once its sizes repeat
+kernel_cache  what it compiled while it ran, for the next start
 plan_tensors  its inputs and outputs beside the manifest's
 pinned        a tensor in the host's memory and the GPU's
 device        what is asked of a GPU

@@ -74,20 +74,25 @@ class Passage:
                 )
         self._shapes = shapes
 
-    def run(self, kept: frozenset[str] = frozenset(), *, record: bool = False) -> None:
+    def run(self, kept: frozenset[str] = frozenset(), *, record: bool = False) -> bool:
         """Puts a run into the stream: inputs in, the computation, outputs out.
 
         Args:
             kept: Tensors that stay on the device.
             record: Whether this will be asked for again.
+
+        Returns:
+            Whether it was recorded just now.
         """
         if kept in self._records:
             self._device.replay(self._records[kept], self._stream)
-        elif record and not self._refused and (recorded := self._record(kept)) is not None:
+            return False
+        if record and not self._refused and (recorded := self._record(kept)) is not None:
             self._records[kept] = recorded
             self._device.replay(recorded, self._stream)
-        else:
-            self._enqueue(kept)
+            return True
+        self._enqueue(kept)
+        return False
 
     def close(self) -> None:
         """Gives the records back."""

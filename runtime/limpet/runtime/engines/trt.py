@@ -22,6 +22,7 @@ from limpet.contracts.errors import EngineError, TensorError
 from limpet.contracts.manifest import AnomalyDecoding, Manifest
 from limpet.contracts.tensors import Tensors, TensorSpec, check_tensors
 from limpet.runtime.engines.device import Device
+from limpet.runtime.engines.kernel_cache import KernelCache
 from limpet.runtime.engines.nvidia import NvidiaDevice, load_runtime
 from limpet.runtime.engines.passage import Passage
 from limpet.runtime.engines.pinned import PinnedTensor
@@ -120,10 +121,15 @@ class TensorRTEngine:
         self._most_recorded = MOST_RECORDED
         self._recorded: dict[tuple[tuple[str, int], ...], Passage] = {}
         self._tensors: dict[str, PinnedTensor] = {}
+        self._kernels: KernelCache | None = None
+        if library.name == "tensorrt-rtx":
+            file = PlanStore(bundle).kernel_cache(sidecar.key)
+            self._kernels = KernelCache(self._engine, file)
+        self._has_run = False
         self._stream: Any = device.open_stream()
         self._passages: list[Passage] = []
         self._close = weakref.finalize(
-            self, _close, device, self._stream, self._tensors, self._passages
+            self, _close, device, self._stream, self._tensors, self._passages, self._kernels
         )
         try:
             most = {axis: sizes.most for axis, sizes in self._profile.items()}
@@ -212,7 +218,7 @@ class TensorRTEngine:
             try:
                 if kept:
                     self._move_states(states, names[0], inward=True)
-                passage.run(kept, record=record)
+                recorded = passage.run(kept, record=record)
                 if kept:
                     self._move_states(states, names[1], inward=False)
             except EngineError:
@@ -220,6 +226,9 @@ class TensorRTEngine:
                     self._device.wait(self._stream)
                 raise
             self._device.wait(self._stream)
+            if self._kernels is not None and (recorded or not self._has_run):
+                self._kernels.save()  # once for each of a few sizes, while a server starts
+            self._has_run = True
             for state in states:
                 state.fresh = False
             return {
@@ -250,7 +259,9 @@ class TensorRTEngine:
         return own, False
 
     def _passage(self) -> Passage:
-        context = self._engine.create_execution_context()
+        kernels = self._kernels
+        opening = self._engine.create_execution_context if kernels is None else kernels.open_context
+        context = opening()
         if context is None:
             raise EngineError(
                 f"{self.name} has no memory for another context: {self._problems.worst}",
@@ -306,10 +317,16 @@ class TensorRTEngine:
 
 
 def _close(
-    device: Device, stream: Any, tensors: dict[str, PinnedTensor], passages: list[Passage]
+    device: Device,
+    stream: Any,
+    tensors: dict[str, PinnedTensor],
+    passages: list[Passage],
+    kernels: KernelCache | None,
 ) -> None:
     """Gives back what an engine holds, in the order in which it depends on each other."""
     device.wait(stream)
+    if kernels is not None:
+        kernels.save()
     for passage in passages:
         passage.close()
     passages.clear()

@@ -5,9 +5,14 @@ Written against what TensorRT 10 and 11 and TensorRT for RTX 1 have in common.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from limpet.contracts.errors import EngineError
@@ -75,7 +80,8 @@ def build_plan(
         config.set_timing_cache(cache, ignore_mismatch=False)
     if profile:
         config.add_optimization_profile(_profile(builder, manifest, profile))
-    plan = _interruptible(lambda: builder.build_serialized_network(network, config), monitor)
+    with _printing_to_stderr():
+        plan = _interruptible(lambda: builder.build_serialized_network(network, config), monitor)
     if plan is None:
         raise EngineError(
             f"{library.name} {library.version} cannot compile {manifest.name}: "
@@ -106,7 +112,8 @@ def _interruptible(build: Callable[[], Any], monitor: Any) -> Any:
     finished = threading.Event()
     threading.Thread(target=work, name="build").start()
     try:
-        finished.wait()
+        while not finished.wait(EVERY_S):
+            monitor.still_at_it()
     except BaseException:
         monitor.cancelled = True
         finished.wait()
@@ -114,6 +121,23 @@ def _interruptible(build: Callable[[], Any], monitor: Any) -> Any:
     if failed:
         raise failed[0]
     return found[0]
+
+
+@contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """Sends what the library's compiler prints to standard error, past any logger: standard output
+    is the command's result.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(AttributeError, OSError):  # no C library to ask: nothing buffered
+            ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _strongly_typed(trt: Any) -> int:
@@ -141,7 +165,7 @@ def _monitor(trt: Any, report: Report) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
-            self.told_s = time.monotonic()
+            self.begun_s = self.told_s = time.monotonic()
             self.cancelled = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -153,6 +177,13 @@ def _monitor(trt: Any, report: Report) -> Any:
             if time.monotonic() - self.told_s > EVERY_S:
                 self._tell(f"{phase_name}: step {step + 1} of {self.steps.get(phase_name, '?')}")
             return not self.cancelled
+
+        def still_at_it(self) -> None:
+            """Says so where the library has been silent: some steps take minutes."""
+            now_s = time.monotonic()
+            if now_s - self.told_s > EVERY_S:
+                doing = next(reversed(list(self.steps)), "building")
+                self._tell(f"{doing}: {now_s - self.begun_s:.0f} s so far")
 
         def phase_finish(self, phase_name: str) -> None:
             self.steps.pop(phase_name, None)

@@ -72,6 +72,10 @@ class PlanStore:
         parts = (key.engine, key.library_version, key.compute_capability)
         return self.folder / ("-".join(parts) + ".timing")
 
+    def kernel_cache(self, key: PlanKey) -> Path:
+        """Kernels that TensorRT for RTX compiled while this plan ran."""
+        return self.path(key).with_suffix(".kernels")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder: of two processes the second waits and then finds the first one's plan.

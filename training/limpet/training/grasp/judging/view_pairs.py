@@ -10,7 +10,7 @@ Dimension legend: P grasp points, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,14 +63,20 @@ def view_pairs(data: GraspNet, scene: int, views: int | None = None) -> list[Vie
         ViewPair(
             scene=scene,
             reference=view,
-            auxiliary=_auxiliary(view, sights),
+            auxiliary=auxiliary_view(view, sights),
             visible=visible_share(data, data.frame(scene, view)),
         )
         for view in chosen
     ]
 
 
-def _auxiliary(reference: int, sights: dict[int, NDArray[np.float64]]) -> int | None:
+def auxiliary_view(reference: int, sights: Mapping[int, NDArray[np.float64]]) -> int | None:
+    """The view that helps another; None where there is none.
+
+    Args:
+        reference: Number of the other.
+        sights: Line of sight of each view of the scene, of unit length. (3,) each
+    """
     wanted = np.cos(np.deg2rad(AUXILIARY_ANGLE_DEG))
     others = [view for view in sights if view != reference]
     return min(
