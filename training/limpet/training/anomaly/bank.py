@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limpet.contracts.signals import Float32, Float64
+from limpet.contracts.signals import Float32
 from limpet.training.anomaly.data import Stretch
 from limpet.training.anomaly.model import LEAST_SCALE, AnomalyScorer, Bank, View
+from limpet.training.anomaly.relations import fit_whitening
 
 CALL_FRAMES = 1024
 SCALE_QUANTILE = 0.9
@@ -26,8 +27,6 @@ MOST_FRAMES = 16_384
 """Frames that a bank is compressed from, evenly over time."""
 ROUNDS = 12
 """Rounds of Lloyd's algorithm."""
-LEAST_VARIANCE = 1e-4
-"""A direction counts as varying at least this share of what the one that varies most does."""
 FOLDS = 4
 LOOK_BACKS_A_FOLD = 4
 """Scored frames of a fold, in look-backs: of shorter ones the others are too few to stand for all.
@@ -184,53 +183,6 @@ def _fill(bank: Bank, frames: _Frames, seed: int) -> None:
         bank.whitening.matrix.copy_(torch.from_numpy(matrix))
     compared = bank.compared(frames.view, frames.measured)
     bank.members.copy_(_centres(compared, len(bank.members), seed))
-
-
-def fit_whitening(view: Float32, measured: Float32) -> tuple[Float64, Float64, Float64]:
-    """Whitening of normal frames, and how absent dimensions follow from measured ones.
-
-    Args:
-        view: (m, d)
-        measured: 1 where measured, else 0. (m, d)
-
-    Returns:
-        Mean (d,), the matrix that estimates each dimension from the others (d, d), both as in
-        `Whitening`, and the whitening matrix (d, d).
-    """
-    counts = measured.sum(0, dtype=np.float64).clip(1.0)
-    mean = (view * measured).sum(0, dtype=np.float64) / counts
-    variances, directions = np.linalg.eigh(shrunk_covariance((view - mean) * measured))
-    variances = np.maximum(variances, LEAST_VARIANCE * max(float(variances[-1]), LEAST_SCALE))
-    matrix = directions / np.sqrt(variances)
-    return mean, _estimate(matrix @ matrix.T), matrix
-
-
-def shrunk_covariance(x: Float64) -> Float64:
-    """Covariance of rows of mean 0, drawn towards a multiple of the identity as far as so few rows
-    leave it uncertain (Ledoit and Wolf 2004, equation 14). (m, d) → (d, d)
-    """
-    m, d = x.shape
-    covariance = x.T @ x / m
-    level = float(np.trace(covariance)) / d
-    apart = float(np.square(covariance).sum()) - d * level**2
-    spread = float(np.square(np.square(x).sum(1)).sum()) / m - float(np.square(covariance).sum())
-    share = min(1.0, max(0.0, spread / m / apart)) if apart > 0.0 else 1.0
-    return np.asarray((1.0 - share) * covariance + share * level * np.eye(d))
-
-
-def _estimate(precision: Float64) -> Float64:
-    """Regression of each dimension on those of the other features; a feature's mean and deviation
-    are absent together. (d, d) → (d, d)
-    """
-    d = len(precision)
-    feature = np.arange(d) % (d // 2)
-    estimate = np.zeros((d, d))
-    for j in range(d // 2):
-        own, others = feature == j, feature != j
-        estimate[np.ix_(others, own)] = -precision[np.ix_(others, own)] @ np.linalg.inv(
-            precision[np.ix_(own, own)]
-        )
-    return estimate
 
 
 def _centres(points: Tensor, k: int, seed: int) -> Tensor:
