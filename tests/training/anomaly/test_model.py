@@ -54,7 +54,7 @@ def scorer(blocks: int = 3) -> AnomalyScorer:
     config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
     model = build_scorer(config, FEATURES, blocks, BANK).eval()
     learn_relations(model, [coupled(400)])
-    fill_banks(model, [stretch(400)], seed=0)
+    fill_banks(model, [coupled(400)], seed=0)
     return model
 
 
@@ -364,7 +364,7 @@ def test_the_encoder_learns_on_what_it_is_given_on_a_stream() -> None:
 @torch.no_grad()
 def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() -> None:
     model = SCORERS[3]
-    other = stretch(400, seed=9)
+    other = coupled(400, seed=9)
     samples, present = torch.from_numpy(other.samples)[None], torch.from_numpy(other.present)[None]
     views, _ = model.views(samples, present, torch.zeros(1, model.state_size))
     for each in model.strangeness(views):
@@ -376,22 +376,22 @@ def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() 
 def test_of_few_frames_those_held_out_are_scored_by_banks_of_those_to_fit() -> None:
     config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
     models = [build_scorer(config, FEATURES, 3, BANK) for _ in range(2)]
-    both = [stretch(250, held_out=60), stretch(250, held_out=60)]
-    both[1].samples[190:] = 7.0
+    both = [stretch(60, held_out=20), stretch(60, held_out=20)]
+    both[1].samples[40:] = 7.0
     for model, each in zip(models, both, strict=True):
         fill_banks(model, [each], seed=3)
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
     found = calibration_scores(models[0], [both[0]], seed=3)
-    np.testing.assert_allclose(found, whole_scores(models[0], both[0])[190:], atol=1e-5)
+    np.testing.assert_allclose(found, whole_scores(models[0], both[0])[40:], atol=1e-5)
 
 
 @torch.no_grad()
-def test_each_quarter_of_many_frames_is_scored_by_banks_of_the_others() -> None:
+def test_each_half_of_many_frames_is_scored_by_banks_of_the_other() -> None:
     model = build_scorer(AnomalyConfig(width=WIDTH, embedding=EMBEDDING), FEATURES, 2, BANK)
-    normal, odd = stretch(300), stretch(300, seed=1)
-    odd.samples[:, 0] += 5.0  # as long as what is normal: banks of everything know it
-    stretches = [normal, odd, stretch(600, seed=2)]
+    odd, alike = stretch(300, seed=1), stretch(300, seed=3)
+    odd.samples[:, 0] += 5.0  # banks of its own half, or of everything, know it
+    stretches = [stretch(300), odd, stretch(300, seed=2), alike]
     scored = [int(each.scored.sum()) for each in stretches]
     fill_banks(model, stretches, seed=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -27,9 +27,8 @@ MOST_FRAMES = 16_384
 """Frames that a bank is compressed from, evenly over time."""
 ROUNDS = 12
 """Rounds of Lloyd's algorithm."""
-FOLDS = 4
-LOOK_BACKS_A_FOLD = 4
-"""Scored frames of a fold, in look-backs: of shorter ones the others are too few to stand for all.
+LOOK_BACKS_A_HALF = 2
+"""Scored frames of a half, in look-backs, at least: of shorter ones too little is left to be known.
 """
 
 
@@ -118,10 +117,12 @@ def _view_calls(scorer: AnomalyScorer, stretch: Stretch) -> Iterator[tuple[slice
 def calibration_scores(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -> Float32:
     """Scores of normal frames that the banks do not know, in order of time. (m,)
 
-    Each of `FOLDS` stretches of time is scored by banks of all the others, as far as those share no
-    look-back with it (cross-conformal prediction, Vovk 2015). So the threshold does not depend on
-    how the last rows happened to be. Where folds would be shorter than `LOOK_BACKS_A_FOLD`, those
-    that were held out are scored by the banks as they are, which are to know those to fit.
+    Each half of the time is scored by banks of the other, as far as those share no look-back with
+    it (cross-conformal prediction, Vovk 2015). What a robot judges comes after all that was learnt:
+    of four folds, each scored by the others, two would lie amid what is known, where slow drift
+    does not show, and the threshold would be too low. Where halves would be shorter than
+    `LOOK_BACKS_A_HALF`, those that were held out are scored by the banks as they are, which are to
+    know those to fit.
 
     Args:
         scorer: With banks of the frames to fit.
@@ -129,32 +130,32 @@ def calibration_scores(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed
         seed: Of the banks' first centres.
     """
     scored = sum(int(s.scored.sum()) for s in stretches)
-    if scored < FOLDS * LOOK_BACKS_A_FOLD * scorer.look_back_frames:
+    if scored < 2 * LOOK_BACKS_A_HALF * scorer.look_back_frames:
         held_out = [~s.fit & s.scored for s in stretches]
         return _scores(scorer, stretches, held_out, [scorer.banks], np.zeros(scored, np.intp))
     everything = [s.scored for s in stretches]
     views = _collect(scorer, list(zip(stretches, everything, strict=True)))
     at = np.arange(len(views[0])) * max(1, scored // MOST_FRAMES)
-    edges = np.arange(FOLDS + 1) * scored // FOLDS
-    folds = []
+    edges = (0, scored // 2, scored)
+    halves = []
     for start, stop in itertools.pairwise(edges):
         apart = (at < start - scorer.look_back_frames) | (at >= stop + scorer.look_back_frames)
         known, banks = torch.from_numpy(np.flatnonzero(apart)), copy.deepcopy(scorer.banks)
         for bank, frames in zip(banks, views, strict=True):
             _fill(bank, frames[known], seed)
-        folds.append(banks)
-    fold_of = np.searchsorted(edges, np.arange(scored), side="right") - 1
-    return _scores(scorer, stretches, everything, folds, fold_of)
+        halves.append(banks)
+    half_of = (np.arange(scored) >= edges[1]).astype(np.intp)
+    return _scores(scorer, stretches, everything, halves, half_of)
 
 
 def _scores(
     scorer: AnomalyScorer,
     stretches: Sequence[Stretch],
     wanted: Sequence[NDArray[np.bool_]],
-    folds: Sequence[Sequence[Bank]],
-    fold_of: NDArray[np.intp],
+    several: Sequence[Sequence[Bank]],
+    which: NDArray[np.intp],
 ) -> Float32:
-    """Scores of the wanted frames, each by the banks of its fold. (m,)"""
+    """Scores of the wanted frames, each by those of several banks that are its own. (m,)"""
     scores = [np.empty(0, np.float32)]
     first = 0
     for stretch, chosen in zip(stretches, wanted, strict=True):
@@ -162,13 +163,13 @@ def _scores(
             continue
         for here, views in _view_calls(scorer, stretch):
             kept = np.flatnonzero(chosen[here])
-            of = fold_of[first : first + len(kept)]
+            of = which[first : first + len(kept)]
             first += len(kept)
-            for fold in np.unique(of):
-                rows = torch.from_numpy(kept[of == fold])
+            for own in np.unique(of):
+                rows = torch.from_numpy(kept[of == own])
                 parts = [
                     bank(view[:, rows], measured[:, rows])
-                    for bank, (view, measured) in zip(folds[fold], views, strict=True)
+                    for bank, (view, measured) in zip(several[own], views, strict=True)
                 ]
                 scores.append(torch.stack(parts).sum(0)[0].numpy())
     return np.concatenate(scores)
