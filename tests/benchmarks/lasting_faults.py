@@ -10,6 +10,12 @@ runs elsewhere for faulty. The plants are synthetic, so that the second kind is 
 - moving: it steps from one set point to others all along, in training too, and beyond its range;
 - moved: it is steady in training, and steps once later, where nothing is faulty.
 
+What it taught, by AUROC of untrained encoders and moments on eight runs of each kind and fault
+(`--untrained --plants 8`): to compare with the training's level gains 0.03 on steady plants and
+loses 0.09 on those that moved; a slow level of 256 to 100,000 rows instead of 1,024 changes less
+than 0.01; to judge features by what they deviate from one another brings 0.754 to 0.80, where PCA
+(T² + Q) has 0.752.
+
 Dimension legend: n rows, c channels.
 """
 
@@ -191,12 +197,17 @@ VARIANTS = {
 }
 
 
-def judge(run: Run, method: str, seed: int) -> dict[str, dict[str, Any]]:
+UNTRAINED = {"steps": 1, "learning_rate": 1e-12}
+
+
+def judge(run: Run, method: str, seed: int, untrained: bool) -> dict[str, dict[str, Any]]:
     """Figures of a run's rows behind training, by name of the score."""
     torch.set_num_threads(1)
     train = run.values[: run.train_rows]
     if method in VARIANTS:
-        config = msgspec.structs.replace(VARIANTS[method], seed=seed)
+        config = msgspec.structs.replace(
+            VARIANTS[method], seed=seed, **(UNTRAINED if untrained else {})
+        )
         fit = train_and_score(train, 1.0, [run.values], config)
     else:
         fit = fit_baseline(method, train, [run.values], seed)
@@ -220,12 +231,16 @@ def main() -> None:
     parser.add_argument("--plants", type=int, default=2, help="runs of each kind and fault")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[*VARIANTS, *BASELINES])
+    parser.add_argument("--untrained", action="store_true", help="encoders as they are drawn")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path, dest="json_file")
     options = parser.parse_args()
     runs = list(draw_runs(options.plants))
     jobs = [
-        (run, method, seed) for method in options.methods for seed in options.seeds for run in runs
+        (run, method, seed, options.untrained)
+        for method in options.methods
+        for seed in options.seeds
+        for run in runs
     ]
     results: dict[str, list[dict[str, Any]]] = defaultdict(list)
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
