@@ -12,7 +12,7 @@ runs elsewhere for faulty. The plants are synthetic, so that the second kind is 
 
 What it taught, by AUROC of untrained encoders and moments on eight runs of each kind and fault
 (`--untrained --plants 8`): to compare with the training's level gains 0.03 on steady plants and
-loses 0.09 on those that moved; a slow level of 256 to 100,000 rows instead of 1,024 changes less
+loses 0.09 on those that moved; a slow level of 100,000 rows instead of 1,024 changes it by less
 than 0.01; to judge features by what they deviate from one another brings 0.754 to 0.80, where PCA
 (T² + Q) has 0.752.
 
