@@ -88,6 +88,8 @@ class PublicFigures:
 
 def public_figures(series: Sequence[Series]) -> list[PublicFigures]:
     """Figures of each series, in order; `PROCESSES` at a time."""
+    if not series:
+        return []
     arrays: dict[str, NDArray[np.generic] | int] = {"count": len(series)}
     for index, one in enumerate(series):
         arrays[f"scores_{index}"] = one.scores

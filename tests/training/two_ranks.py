@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from limpet.contracts.errors import DataError
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import Stretch
-from limpet.training.anomaly.model import CausalEncoder
+from limpet.training.anomaly.encoder import CausalEncoder
 from limpet.training.anomaly.objective import Batches, contrast
 from limpet.training.distributed import (
     any_rank,

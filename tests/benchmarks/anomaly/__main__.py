@@ -1,9 +1,12 @@
 """The anomaly encoder, its ablations and its controls on all recordings; resumable.
 
     python -m tests.benchmarks.anomaly --data ../shared/data
+    python -m tests.benchmarks.anomaly --datasets skab       only these figures of the JSON anew
 
 Every cell (method, seed, series) is cached under `--cache`, keyed by the sources that it depends
-on, so an interrupted run goes on and a changed method starts anew. SMAP and SKAB were only measured
+on, so an interrupted run goes on and a changed method starts anew. Each figure in the JSON carries
+the commit that it was measured at: with `--datasets` or `--finished` those that were not measured
+now stay as they were. SMAP and SKAB were only measured
 here; NAB, UCR, CWRU, FEMTO and the robot failures are what the method was developed on.
 
 - SMAP, NAB, UCR: fitted on the training prefix, the whole series scored; VUS-PR by TSB-AD itself.
@@ -22,15 +25,17 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from limpet.contracts.reports import format_table, write_json
 from limpet.runtime.machine import describe_machine
+from limpet.training.run import source_commit
 from tests.benchmarks.anomaly import methods, series
 from tests.benchmarks.anomaly.cells import Cell, compute
 from tests.benchmarks.anomaly.figures import summarise
@@ -98,7 +103,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=REPOSITORY / "../shared/data")
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/limpet/anomaly").expanduser())
     parser.add_argument("--json", type=Path, dest="json_file", default=RESULTS)
-    parser.add_argument("--datasets", nargs="+", help="only these, without writing the JSON")
+    parser.add_argument("--datasets", nargs="+", help="only these")
+    parser.add_argument("--processes", type=int, default=PROCESSES)
     parser.add_argument(
         "--finished", action="store_true", help="report what is cached, fit nothing"
     )
@@ -131,7 +137,7 @@ def main() -> None:
     )
     if options.finished:
         cells, missing = _whole_sets(cells, missing), []
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         jobs = {pool.submit(compute, cell, folder): cell for cell in missing}
         for done, job in enumerate(as_completed(jobs), 1):
             cell = jobs[job]
@@ -144,9 +150,24 @@ def main() -> None:
             job.result()
     report = summarise(cells, lambda cell: np.load(folder / cell.file))
     print(format_table(report.header, report.table))
-    if not options.datasets:
-        write_json(options.json_file, {"machine": describe_machine(), "results": report.results})
-        print(json.dumps(report.facts, indent=1))
+    print(json.dumps(report.facts, indent=1))
+    before = json.loads(options.json_file.read_text()) if options.json_file.exists() else {}
+    new = [{**result, "commit": source_commit()} for result in report.results]
+    results = merge(before.get("results", []), new)
+    write_json(options.json_file, {"machine": describe_machine(), "results": results})
+
+
+def merge(
+    before: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Results in which the new ones take the place of those of the same method and figure."""
+
+    def key(result: Mapping[str, Any]) -> tuple[str, str]:
+        return result["method"], result["figure"]
+
+    by_key = {key(result): result for result in new}
+    kept = [by_key.pop(key(result), result) for result in before]
+    return [*kept, *by_key.values()]
 
 
 if __name__ == "__main__":

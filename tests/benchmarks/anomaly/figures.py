@@ -34,7 +34,7 @@ class Report:
 
     Attributes:
         results: One entry for each method and figure: values by seed, mean and spread.
-        facts: Figures of single series and of training.
+        facts: By data set, figures of single series and of training.
         header: Of the table.
         table: Its rows.
     """
@@ -64,12 +64,12 @@ def summarise(
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     flags: dict[tuple[str, int], list[tuple[NDArray[Any], NDArray[Any]]]] = defaultdict(list)
     public: list[tuple[str, str, int, PublicSeries]] = []
-    targets: list[float] = []
-    single: dict[str, list[float]] = defaultdict(list)
+    targets: dict[str, list[float]] = defaultdict(list)
+    single: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for cell in cells:
         arrays, item = load(cell), cell.item
         if cell.method == "ours":
-            targets.append(float(arrays["on_target"]))
+            targets[item.dataset].append(float(arrays["on_target"]))
         for key in (key for key in arrays if key.startswith("scores")):
             method = cell.method + key.removeprefix("scores")
             if cell.method != "ours" and method != cell.method:
@@ -84,7 +84,7 @@ def summarise(
             if isinstance(item, Segments):
                 judge_segments(item, scores, note)
                 if method == "ours":
-                    single[f"{item.dataset} {item.name}"].append(
+                    single[item.dataset][item.name].append(
                         found[method, _main_figure(item.dataset)][cell.seed][-1]
                     )
                 continue
@@ -146,8 +146,8 @@ def judge_segments(
 
 def _report(
     found: Mapping[tuple[str, str], Mapping[int, list[float]]],
-    targets: Sequence[float],
-    single: Mapping[str, list[float]],
+    targets: Mapping[str, list[float]],
+    single: Mapping[str, Mapping[str, list[float]]],
 ) -> Report:
     report = Report()
     aggregate = {"FEMTO Spearman": np.median, "CWRU AUROC, least": np.min}
@@ -174,11 +174,14 @@ def _report(
         [method, *(figures.get(column, "") for column in columns)]
         for method, figures in by_method.items()
     ]
-    known = [share for share in targets if np.isfinite(share)]
-    report.facts = {
-        "stage 1 on target, mean": float(np.mean(known)) if known else None,
-        "stage 1 on target, least": float(np.min(known)) if known else None,
-        **{f"{name}, by seed": values for name, values in single.items()},
-    }
-    report.results.append({"method": "ours", "figure": "facts", **report.facts})
+    for dataset, shares in targets.items():
+        known = [share for share in shares if np.isfinite(share)]
+        facts: dict[str, Any] = {
+            f"{name}, by seed": values for name, values in single[dataset].items()
+        }
+        if known:
+            facts["stage 1 on target, mean"] = float(np.mean(known))
+            facts["stage 1 on target, least"] = float(np.min(known))
+        report.facts[dataset] = facts
+        report.results.append({"method": "ours", "figure": f"{dataset} facts", **facts})
     return report

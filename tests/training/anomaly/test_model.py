@@ -16,23 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from limpet.training.anomaly.bank import (
-    calibration_scores,
-    fill_banks,
-    fit_whitening,
-    shrunk_covariance,
-)
+from limpet.training.anomaly.bank import calibration_scores, fill_banks
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 from limpet.training.anomaly.data import Stretch
-from limpet.training.anomaly.model import (
-    AnomalyScorer,
-    Bank,
-    CausalEncoder,
-    History,
-    Moments,
-    Whitening,
-    build_scorer,
-    smallest,
+from limpet.training.anomaly.encoder import CausalEncoder, History
+from limpet.training.anomaly.model import AnomalyScorer, Bank, build_scorer, smallest
+from limpet.training.anomaly.moments import Moments, Whitening
+from limpet.training.anomaly.relations import (
+    fit_relations,
+    fit_whitening,
+    learn_relations,
+    shrunk_covariance,
 )
 
 FEATURES, WIDTH, EMBEDDING, BANK = 3, 8, 16, 40
@@ -49,10 +43,18 @@ def stretch(t: int, seed: int = 0, held_out: int = 0) -> Stretch:
     return Stretch(samples, np.ones_like(samples), np.ones(t, bool), fit)
 
 
+def coupled(t: int, seed: int = 0, held_out: int = 0) -> Stretch:
+    """Noise of which the last feature is most of the sum of the others."""
+    made = stretch(t, seed, held_out)
+    made.samples[:, -1] = made.samples[:, :-1].sum(1) + 0.2 * made.samples[:, -1]
+    return made
+
+
 def scorer(blocks: int = 3) -> AnomalyScorer:
     config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
     model = build_scorer(config, FEATURES, blocks, BANK).eval()
-    fill_banks(model, [stretch(400)], seed=0)
+    learn_relations(model, [coupled(400)])
+    fill_banks(model, [coupled(400)], seed=0)
     return model
 
 
@@ -313,10 +315,56 @@ def test_absent_dimensions_do_not_matter_whatever_stands_there() -> None:
     )
 
 
+@pytest.mark.parametrize("dead", [None, 0, 2])
+@torch.no_grad()
+def test_relations_leave_what_least_squares_leaves_of_a_feature_given_the_others(
+    dead: int | None,
+) -> None:
+    model, each = scorer(1), coupled(20_000)
+    learn_relations(model, [each])
+    made, view = model.relations, each.samples.astype(np.float64)
+    measured = torch.ones(1, len(view), FEATURES)
+    filled = view - view.mean(0)
+    if dead is not None:
+        measured[..., dead] = 0.0
+        others = np.delete(filled, dead, 1)
+        filled[:, dead] = others @ np.linalg.lstsq(others, filled[:, dead], rcond=None)[0]
+    found = made(torch.from_numpy(view).float()[None] * measured, measured)[0].numpy()
+    for feature in range(FEATURES):
+        others = np.delete(view - view.mean(0), feature, 1)
+        weights = np.linalg.lstsq(others, view[:, feature] - view[:, feature].mean(), rcond=None)[0]
+        spread = (view[:, feature] - view[:, feature].mean() - others @ weights).std()
+        wanted = (filled[:, feature] - np.delete(filled, feature, 1) @ weights) / spread
+        if feature == dead:
+            wanted = np.zeros(len(view))
+        np.testing.assert_allclose(found[:, feature], wanted, rtol=0.03, atol=0.03)
+
+
+def test_single_constant_and_discrete_features_pass_the_relations_unchanged() -> None:
+    view = stretch(300).samples
+    view[:, 1], view[:, 2] = 0.5, view[:, 0] > 0
+    mean, estimate, matrix = fit_relations(view, np.ones_like(view))
+    assert not mean.any()
+    assert not estimate.any()
+    np.testing.assert_array_equal(matrix, np.eye(FEATURES))
+
+
+@torch.no_grad()
+def test_the_encoder_learns_on_what_it_is_given_on_a_stream() -> None:
+    model, each = scorer(1), coupled(200, seed=4, held_out=50)
+    (apart,) = learn_relations(model, [each])
+    seen: list[Tensor] = []
+    hook = model.encoder.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    samples, present = torch.from_numpy(each.samples)[None], torch.from_numpy(each.present)[None]
+    model(samples, present, torch.zeros(1, model.state_size))
+    hook.remove()
+    torch.testing.assert_close(seen[0][0], torch.from_numpy(apart.samples))
+
+
 @torch.no_grad()
 def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() -> None:
     model = SCORERS[3]
-    other = stretch(400, seed=9)
+    other = coupled(400, seed=9)
     samples, present = torch.from_numpy(other.samples)[None], torch.from_numpy(other.present)[None]
     views, _ = model.views(samples, present, torch.zeros(1, model.state_size))
     for each in model.strangeness(views):
@@ -328,22 +376,22 @@ def test_nine_in_ten_of_other_normal_frames_lie_within_one_scale_of_each_bank() 
 def test_of_few_frames_those_held_out_are_scored_by_banks_of_those_to_fit() -> None:
     config = AnomalyConfig(width=WIDTH, embedding=EMBEDDING)
     models = [build_scorer(config, FEATURES, 3, BANK) for _ in range(2)]
-    both = [stretch(250, held_out=60), stretch(250, held_out=60)]
-    both[1].samples[190:] = 7.0
+    both = [stretch(60, held_out=20), stretch(60, held_out=20)]
+    both[1].samples[40:] = 7.0
     for model, each in zip(models, both, strict=True):
         fill_banks(model, [each], seed=3)
     first, second = (model.state_dict() for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
     found = calibration_scores(models[0], [both[0]], seed=3)
-    np.testing.assert_allclose(found, whole_scores(models[0], both[0])[190:], atol=1e-5)
+    np.testing.assert_allclose(found, whole_scores(models[0], both[0])[40:], atol=1e-5)
 
 
 @torch.no_grad()
-def test_each_quarter_of_many_frames_is_scored_by_banks_of_the_others() -> None:
+def test_each_half_of_many_frames_is_scored_by_banks_of_the_other() -> None:
     model = build_scorer(AnomalyConfig(width=WIDTH, embedding=EMBEDDING), FEATURES, 2, BANK)
-    normal, odd = stretch(300), stretch(300, seed=1)
-    odd.samples[:, 0] += 5.0  # as long as what is normal: banks of everything know it
-    stretches = [normal, odd, stretch(600, seed=2)]
+    odd, alike = stretch(300, seed=1), stretch(300, seed=3)
+    odd.samples[:, 0] += 5.0  # banks of its own half, or of everything, know it
+    stretches = [stretch(300), odd, stretch(300, seed=2), alike]
     scored = [int(each.scored.sum()) for each in stretches]
     fill_banks(model, stretches, seed=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.anomaly.data import Stretch
-from limpet.training.anomaly.model import CausalEncoder
+from limpet.training.anomaly.encoder import CausalEncoder
 from limpet.training.anomaly.objective import (
     NEGATIVES,
     PAIRS,

@@ -5,7 +5,10 @@ chain         training rows → preprocessing chain, and what `auto` comes to
 data          recordings → frames to fit, frames held out
 injection     windows → windows with an anomaly of random strength in them
 pseudo        stage 1: windows → windows just beyond normal, by reconstruction error
-model         causal encoder, moments and banks: a scorer that remembers its stream
+encoder       causal convolutions that remember
+moments       running means and deviations of what each feature deviates from the others
+model         encoder, moments and banks: a scorer that remembers its stream
+relations     normal frames → how their features go together
 objective     stage 2, contrastive loss: normal frames near in time against anomalies
 bank          normal frames → a scorer's banks; scores of what was held out
 calibration   held-out scores → thresholds

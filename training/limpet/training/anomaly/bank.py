@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from limpet.contracts.signals import Float32, Float64
+from limpet.contracts.signals import Float32
 from limpet.training.anomaly.data import Stretch
 from limpet.training.anomaly.model import LEAST_SCALE, AnomalyScorer, Bank, View
+from limpet.training.anomaly.relations import fit_whitening
 
 CALL_FRAMES = 1024
 SCALE_QUANTILE = 0.9
@@ -26,11 +27,8 @@ MOST_FRAMES = 16_384
 """Frames that a bank is compressed from, evenly over time."""
 ROUNDS = 12
 """Rounds of Lloyd's algorithm."""
-LEAST_VARIANCE = 1e-4
-"""A direction counts as varying at least this share of what the one that varies most does."""
-FOLDS = 4
-LOOK_BACKS_A_FOLD = 4
-"""Scored frames of a fold, in look-backs: of shorter ones the others are too few to stand for all.
+LOOK_BACKS_A_HALF = 2
+"""Scored frames of a half, in look-backs, at least: of shorter ones too little is left to be known.
 """
 
 
@@ -119,10 +117,12 @@ def _view_calls(scorer: AnomalyScorer, stretch: Stretch) -> Iterator[tuple[slice
 def calibration_scores(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed: int) -> Float32:
     """Scores of normal frames that the banks do not know, in order of time. (m,)
 
-    Each of `FOLDS` stretches of time is scored by banks of all the others, as far as those share no
-    look-back with it (cross-conformal prediction, Vovk 2015). So the threshold does not depend on
-    how the last rows happened to be. Where folds would be shorter than `LOOK_BACKS_A_FOLD`, those
-    that were held out are scored by the banks as they are, which are to know those to fit.
+    Each half of the time is scored by banks of the other, as far as those share no look-back with
+    it (cross-conformal prediction, Vovk 2015). What a robot judges comes after all that was learnt:
+    of four folds, each scored by the others, two would lie amid what is known, where slow drift
+    does not show, and the threshold would be too low. Where halves would be shorter than
+    `LOOK_BACKS_A_HALF`, those that were held out are scored by the banks as they are, which are to
+    know those to fit.
 
     Args:
         scorer: With banks of the frames to fit.
@@ -130,32 +130,32 @@ def calibration_scores(scorer: AnomalyScorer, stretches: Sequence[Stretch], seed
         seed: Of the banks' first centres.
     """
     scored = sum(int(s.scored.sum()) for s in stretches)
-    if scored < FOLDS * LOOK_BACKS_A_FOLD * scorer.look_back_frames:
+    if scored < 2 * LOOK_BACKS_A_HALF * scorer.look_back_frames:
         held_out = [~s.fit & s.scored for s in stretches]
         return _scores(scorer, stretches, held_out, [scorer.banks], np.zeros(scored, np.intp))
     everything = [s.scored for s in stretches]
     views = _collect(scorer, list(zip(stretches, everything, strict=True)))
     at = np.arange(len(views[0])) * max(1, scored // MOST_FRAMES)
-    edges = np.arange(FOLDS + 1) * scored // FOLDS
-    folds = []
+    edges = (0, scored // 2, scored)
+    halves = []
     for start, stop in itertools.pairwise(edges):
         apart = (at < start - scorer.look_back_frames) | (at >= stop + scorer.look_back_frames)
         known, banks = torch.from_numpy(np.flatnonzero(apart)), copy.deepcopy(scorer.banks)
         for bank, frames in zip(banks, views, strict=True):
             _fill(bank, frames[known], seed)
-        folds.append(banks)
-    fold_of = np.searchsorted(edges, np.arange(scored), side="right") - 1
-    return _scores(scorer, stretches, everything, folds, fold_of)
+        halves.append(banks)
+    half_of = (np.arange(scored) >= edges[1]).astype(np.intp)
+    return _scores(scorer, stretches, everything, halves, half_of)
 
 
 def _scores(
     scorer: AnomalyScorer,
     stretches: Sequence[Stretch],
     wanted: Sequence[NDArray[np.bool_]],
-    folds: Sequence[Sequence[Bank]],
-    fold_of: NDArray[np.intp],
+    several: Sequence[Sequence[Bank]],
+    which: NDArray[np.intp],
 ) -> Float32:
-    """Scores of the wanted frames, each by the banks of its fold. (m,)"""
+    """Scores of the wanted frames, each by those of several banks that are its own. (m,)"""
     scores = [np.empty(0, np.float32)]
     first = 0
     for stretch, chosen in zip(stretches, wanted, strict=True):
@@ -163,13 +163,13 @@ def _scores(
             continue
         for here, views in _view_calls(scorer, stretch):
             kept = np.flatnonzero(chosen[here])
-            of = fold_of[first : first + len(kept)]
+            of = which[first : first + len(kept)]
             first += len(kept)
-            for fold in np.unique(of):
-                rows = torch.from_numpy(kept[of == fold])
+            for own in np.unique(of):
+                rows = torch.from_numpy(kept[of == own])
                 parts = [
                     bank(view[:, rows], measured[:, rows])
-                    for bank, (view, measured) in zip(folds[fold], views, strict=True)
+                    for bank, (view, measured) in zip(several[own], views, strict=True)
                 ]
                 scores.append(torch.stack(parts).sum(0)[0].numpy())
     return np.concatenate(scores)
@@ -184,53 +184,6 @@ def _fill(bank: Bank, frames: _Frames, seed: int) -> None:
         bank.whitening.matrix.copy_(torch.from_numpy(matrix))
     compared = bank.compared(frames.view, frames.measured)
     bank.members.copy_(_centres(compared, len(bank.members), seed))
-
-
-def fit_whitening(view: Float32, measured: Float32) -> tuple[Float64, Float64, Float64]:
-    """Whitening of normal frames, and how absent dimensions follow from measured ones.
-
-    Args:
-        view: (m, d)
-        measured: 1 where measured, else 0. (m, d)
-
-    Returns:
-        Mean (d,), the matrix that estimates each dimension from the others (d, d), both as in
-        `Whitening`, and the whitening matrix (d, d).
-    """
-    counts = measured.sum(0, dtype=np.float64).clip(1.0)
-    mean = (view * measured).sum(0, dtype=np.float64) / counts
-    variances, directions = np.linalg.eigh(shrunk_covariance((view - mean) * measured))
-    variances = np.maximum(variances, LEAST_VARIANCE * max(float(variances[-1]), LEAST_SCALE))
-    matrix = directions / np.sqrt(variances)
-    return mean, _estimate(matrix @ matrix.T), matrix
-
-
-def shrunk_covariance(x: Float64) -> Float64:
-    """Covariance of rows of mean 0, drawn towards a multiple of the identity as far as so few rows
-    leave it uncertain (Ledoit and Wolf 2004, equation 14). (m, d) → (d, d)
-    """
-    m, d = x.shape
-    covariance = x.T @ x / m
-    level = float(np.trace(covariance)) / d
-    apart = float(np.square(covariance).sum()) - d * level**2
-    spread = float(np.square(np.square(x).sum(1)).sum()) / m - float(np.square(covariance).sum())
-    share = min(1.0, max(0.0, spread / m / apart)) if apart > 0.0 else 1.0
-    return np.asarray((1.0 - share) * covariance + share * level * np.eye(d))
-
-
-def _estimate(precision: Float64) -> Float64:
-    """Regression of each dimension on those of the other features; a feature's mean and deviation
-    are absent together. (d, d) → (d, d)
-    """
-    d = len(precision)
-    feature = np.arange(d) % (d // 2)
-    estimate = np.zeros((d, d))
-    for j in range(d // 2):
-        own, others = feature == j, feature != j
-        estimate[np.ix_(others, own)] = -precision[np.ix_(others, own)] @ np.linalg.inv(
-            precision[np.ix_(own, own)]
-        )
-    return estimate
 
 
 def _centres(points: Tensor, k: int, seed: int) -> Tensor:

@@ -83,7 +83,7 @@ class AnomalyConfig(EncoderConfig, frozen=True, kw_only=True):
 
     held_out: Share = 0.25
     """Last part of the training rows, kept from the encoder. Where rows are few, it alone sets the
-    threshold; else every row does, scored by what was learnt of the others."""
+    threshold; else every row does, each half scored by what was learnt of the other."""
     false_alarm_rate: Share = 0.01
     """Share of normal rows that may reach the threshold, as far as what was held out can tell."""
     false_alarms_per_day: Positive | None = None

@@ -1,11 +1,7 @@
-"""The anomaly model: a causal convolutional encoder that remembers, and kNN against normal frames
-in the graph.
+"""The anomaly model: encoder, moments, and kNN against normal frames of both, in one graph.
 
-Dimension legend: b streams, t frames of a call, f features, h hidden channels, e embedding,
+Dimension legend: b streams, t frames of a call, f features, d dimensions of a view, e embedding,
 s state, k bank frames, n scales.
-
-Each layer keeps just the past that it needs, so a frame costs the same however far the model looks
-back, and any chunking of a stream gives the same numbers.
 """
 
 from __future__ import annotations
@@ -22,207 +18,12 @@ from torch.nn import functional
 from limpet.contracts.errors import DataError
 from limpet.contracts.manifest import SignalPreprocessing
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
+from limpet.training.anomaly.encoder import CausalEncoder, History
+from limpet.training.anomaly.moments import Moments, Relations, Whitening, whitened
 from limpet.training.run import WEIGHTS, RunFolder, RunRecord
-
-
-class History:
-    """The model's state, taken apart and put together: what each layer saw last.
-
-    Args:
-        state: Zeros where a stream begins. (b, s)
-    """
-
-    def __init__(self, state: Tensor) -> None:
-        self._state, self._taken = state, 0
-        self._next: list[Tensor] = []
-
-    def join(self, x: Tensor, frames: int) -> Tensor:
-        """Puts the layer's last frames before these, and keeps the newest for the next call.
-
-        Args:
-            x: New frames. (b, t, h)
-            frames: How many frames of the past the layer needs.
-
-        Returns:
-            (b, frames + t, h)
-        """
-        size = x.shape[2] * frames
-        past = self._state[:, self._taken : self._taken + size]
-        self._taken += size
-        joined = torch.cat([past.reshape(-1, frames, x.shape[2]), x], 1)
-        self._next.append(joined[:, -frames:].flatten(1))
-        return joined
-
-    def next(self) -> Tensor:
-        """The state after these frames. (b, s)"""
-        return torch.cat(self._next, 1)
-
-
-class CausalEncoder(nn.Module):
-    """Residual stack of causal convolutions of dilation 1, 2, 4, …; every scale is read out.
-
-    Args:
-        features: Features f of a frame.
-        blocks: Residual blocks; block i looks back 2 · 2 ** i frames.
-        width: Hidden channels h.
-        embedding: Size e of the output.
-    """
-
-    def __init__(self, features: int, blocks: int, width: int, embedding: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv1d(2 * features, width, 3)
-        self.blocks = nn.ModuleList(_Block(width, 2**i) for i in range(blocks))
-        self.head = nn.Linear(width * (blocks + 1), embedding)
-        self.state_size = 2 * 2 * features + sum(2 * 2**i * width for i in range(blocks))
-
-    def forward(self, samples: Tensor, present: Tensor, history: History) -> Tensor:
-        """Embeds frames.
-
-        Args:
-            samples: Prepared frames, 0 where absent. (b, t, f)
-            present: 1 where measured. (b, t, f)
-            history: What came before.
-
-        Returns:
-            Embeddings, not of unit length: distances say how far from normal. (b, t, e)
-        """
-        b, t = samples.shape[:2]
-        x = history.join(torch.cat([samples, present], 2), 2)  # (b, 2 + t, 2f)
-        x = convolve(self.stem, x, t)  # (b · t, h)
-        scales = [x]
-        for block in self.blocks:
-            x = block(x, b, t, history)
-            scales.append(x)
-        embedding = self.head(functional.gelu(torch.cat(scales, 1)))
-        return torch.as_tensor(embedding.reshape(b, t, -1))
-
-
-def convolve(layer: nn.Conv1d, seen: Tensor, t: int) -> Tensor:
-    """What a causal convolution of three taps makes of the last t frames.
-
-    One product for the frames of all streams, whose taps are gathered: a convolution makes one for
-    each stream, and the few frames of a hop are little work for one.
-
-    Args:
-        layer: (h, channels, 3)
-        seen: Those frames and the ones before that the layer looks back on. (b, past + t, channels)
-        t: Frames to compute.
-
-    Returns:
-        (b · t, h)
-    """
-    dilation = layer.dilation[0]
-    frames = torch.arange(t, device=seen.device)[:, None]
-    taps = frames + torch.arange(0, 3 * dilation, dilation, device=seen.device)  # (t, 3)
-    gathered = torch.index_select(seen, 1, taps.flatten()).reshape(-1, 3 * seen.shape[2])
-    assert layer.bias is not None
-    return torch.addmm(layer.bias, gathered, layer.weight.permute(2, 1, 0).flatten(0, 1))
-
-
-class _Block(nn.Module):
-    """One residual dilated convolution."""
-
-    def __init__(self, width: int, dilation: int) -> None:
-        super().__init__()
-        self.convolve = nn.Conv1d(width, width, 3, dilation=dilation)
-        self.mix = nn.Conv1d(width, width, 1)
-        self.past = 2 * dilation
-
-    def forward(self, x: Tensor, b: int, t: int, history: History) -> Tensor:
-        """New frames of b streams after those before, all of (b · t, h)."""
-        seen = history.join(x.reshape(b, t, -1), self.past)
-        convolved = functional.gelu(convolve(self.convolve, seen, t))
-        return x + functional.linear(convolved, self.mix.weight[:, :, 0], self.mix.bias)
-
-
-class Moments(nn.Module):
-    """Mean and standard deviation of each feature over the last frames, at two scales.
-
-    Sums over 2, 4, 8, … frames come from one another by a single addition each, so a long window
-    costs no more than its logarithm. They see a small lasting shift, which drowns in single frames:
-    averaged over w frames noise shrinks by their root, so both are multiplied by it.
-
-    Args:
-        features: Features f of a frame.
-        doublings: Logarithms to base 2 of the numbers of frames, ascending.
-    """
-
-    def __init__(self, features: int, doublings: tuple[int, ...]) -> None:
-        super().__init__()
-        self.features, self.doublings = features, doublings
-        self.state_size = 3 * features * (2 ** doublings[-1] - 1)
-
-    def forward(self, samples: Tensor, present: Tensor, history: History) -> tuple[Tensor, Tensor]:
-        """Moments at each scale.
-
-        Returns:
-            Mean and deviation (n, b, t, 2f), and 1 where at least half of the frames were measured,
-            else 0 (n, b, t, 2f).
-        """
-        sums = torch.cat([samples, samples * samples, present], 2)  # (b, t, 3f)
-        found = []
-        for doubling in range(self.doublings[-1]):
-            step = 2**doubling
-            sums = sums + history.join(sums, step)[:, :-step]
-            if doubling + 1 in self.doublings:
-                found.append(sums)
-        frames = sums.new_tensor([2**doubling for doubling in self.doublings])[:, None, None, None]
-        total, squares, count = torch.split(torch.stack(found), self.features, 3)
-        measured = count.clamp_min(1.0)
-        mean = total / measured
-        deviation = (squares / measured - mean * mean).clamp_min(0.0).add(1e-6).sqrt()
-        enough = (count >= 0.5 * frames).to(sums.dtype)
-        return torch.cat([mean, deviation], 3) * frames.sqrt(), torch.cat([enough, enough], 3)
-
 
 LEAST_SCALE = 1e-4
 """Normal distances count as at least so large: on a perfectly regular stream, rounding is not."""
-
-
-class Whitening(nn.Module):
-    """Makes normal deviations of a view equally large in every direction, and uncorrelated.
-
-    What features usually do together is no deviation, and a small one against it is a large one, as
-    Mahalanobis' distance has it. Absent dimensions are estimated from the measured ones, so that a
-    dead sensor breaks no correlation.
-
-    Args:
-        width: Dimensions d of the view.
-    """
-
-    mean: Tensor
-    estimate: Tensor
-    matrix: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("estimate", torch.zeros(width, width))
-        self.register_buffer("matrix", torch.eye(width))
-
-    def forward(self, view: Tensor, measured: Tensor) -> Tensor:
-        """Whitens frames.
-
-        Args:
-            view: (b, t, d)
-            measured: 1 for dimensions that were measured, else 0. (b, t, d)
-
-        Returns:
-            (b, t, d)
-        """
-        return whitened(view, measured, self.mean, self.estimate, self.matrix)
-
-
-def whitened(
-    view: Tensor, measured: Tensor, mean: Tensor, estimate: Tensor, matrix: Tensor
-) -> Tensor:
-    """What `Whitening` makes of frames; of several views with an axis before all others."""
-    known, absent = measured * (view - mean), 1.0 - measured
-    x = known
-    for _ in range(2):  # the second round is for sensors that died together
-        x = known + absent * (x @ estimate)
-    return x @ matrix
-
 
 _ROWS = 8
 """Rows of the table in `smallest`: more make its first step shorter and its second longer."""
@@ -315,9 +116,9 @@ View = tuple[Tensor, Tensor]
 class AnomalyScorer(nn.Module):
     """Encoder, memory and score in one graph.
 
-    The score is the sum of what three banks of normal frames find strange: in the embedding, which
-    sees shapes, and in whitened `Moments` at two scales, which see levels, noise and how they go
-    together.
+    The score is the sum of what three banks of normal frames find strange in what each feature
+    deviates from the others (`Relations`): in the embedding, which sees shapes, and in whitened
+    `Moments` at two scales, which see levels, noise and how they go together.
 
     Args:
         features: Features f of a frame.
@@ -340,6 +141,7 @@ class AnomalyScorer(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = CausalEncoder(features, blocks, width, embedding)
+        self.relations = Relations(features)
         self.moments = Moments(features, (max(1, blocks - 1), blocks + 1))
         self.embedding_bank = Bank(bank_frames, embedding, neighbours, whitens=False)
         self.moment_banks = nn.ModuleList(
@@ -385,8 +187,9 @@ class AnomalyScorer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embeddings (b, t, e), what `Moments` gives, and the new state."""
         history = History(state)
-        embedding = self.encoder(samples, present, history)
-        moments, measured = self.moments(samples, present, history)
+        apart = self.relations(samples, present)
+        embedding = self.encoder(apart, present, history)
+        moments, measured = self.moments(apart, present, history)
         return embedding, moments, measured, history.next()
 
     def _judge_moments(self, moments: Tensor, measured: Tensor) -> Tensor:

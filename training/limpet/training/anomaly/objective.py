@@ -21,8 +21,8 @@ from torch.func import functional_call
 from limpet.contracts.signals import Float32
 from limpet.training.anomaly.config import AnomalyConfig, look_back_frames
 from limpet.training.anomaly.data import Stretch
+from limpet.training.anomaly.encoder import CausalEncoder, History
 from limpet.training.anomaly.injection import inject
-from limpet.training.anomaly.model import CausalEncoder, History
 from limpet.training.anomaly.pseudo import PseudoAnomalies
 from limpet.training.distributed import gather, shard
 

@@ -23,6 +23,7 @@ from limpet.training.anomaly.evaluation import auroc
 from limpet.training.anomaly.injection import inject
 from limpet.training.anomaly.model import AnomalyScorer, build_scorer
 from limpet.training.anomaly.objective import Batches
+from limpet.training.anomaly.relations import learn_relations
 from limpet.training.distributed import process_group
 from limpet.training.fit import check_gpu, fit_encoder
 from limpet.training.run import RunFolder, check_out, new_record, open_run
@@ -157,7 +158,8 @@ def _train(
     bank = min(config.bank_frames, max(config.neighbours, fit_frames // 2))
     scorer = build_scorer(config, features, data.choices.blocks, bank)
     encoder = scorer.encoder.to(device)
-    batches = Batches(data.stretches, data.discrete, config, data.choices.blocks)
+    apart = learn_relations(scorer, data.stretches)
+    batches = Batches(apart, data.discrete, config, data.choices.blocks)
     loss = fit_encoder(
         encoder, lambda step, rng: batches.loss(encoder, rng, device), config, folder, data.name
     )
