@@ -85,3 +85,10 @@ def test_independent_rows_count_as_what_they_are() -> None:
     held = np.repeat(rng.normal(size=500), 10)
     assert 300 < independent_rows(held) < 700
     assert independent_rows(np.ones(50)) == 2.0
+
+
+def test_rows_that_only_repeat_others_are_said_to_tell_nothing() -> None:
+    calibration, warnings = calibrate(np.zeros(1000), 0.01)
+    assert calibration.threshold > 0.0
+    assert any("only repeat rows" in warning for warning in warnings)
+    assert not any("repeat" in warning for warning in calibrate(np.full(1000, 1e-3), 0.01)[1])

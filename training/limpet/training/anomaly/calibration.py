@@ -67,6 +67,11 @@ def calibrate(
             f"{m} held-out rows are so alike that they tell as much as {independent:.0f} "
             f"independent ones: the threshold allows for that"
         )
+    if threshold <= _just_above(np.zeros(1, np.float32), rate):
+        warnings.append(
+            "the held-out rows only repeat rows that were fitted to, and score 0: any row that "
+            "differs from those reaches the threshold; train on rows with all that is normal"
+        )
     release_rate = min(RELEASE_FACTOR * rate, 0.5)
     calibration = Calibration(
         threshold=threshold,
