@@ -169,13 +169,13 @@ class Run:
     train_rows: int
 
 
-def draw_runs(plants: int) -> Iterator[Run]:
-    """For each kind and fault as many runs, each of a plant of its own."""
+def draw_runs(plants: int, least: int, most: int) -> Iterator[Run]:
+    """For each kind and fault as many runs, each of a plant of its own, with so many to train."""
     for kind_number, kind in enumerate(KINDS):
         for fault_number, (fault, apply) in enumerate(FAULTS.items()):
             for number in range(plants):
                 rng = np.random.default_rng([kind_number, fault_number, number])
-                plant, train_rows = draw_plant(rng), int(rng.integers(300, 601))
+                plant, train_rows = draw_plant(rng), int(rng.integers(least, most + 1))
                 n = train_rows + BEFORE + FAULTY + AFTER
                 z, point = causes(rng, n), operating_point(rng, kind, train_rows, n)
                 x = z @ plant.mix + rng.normal(size=(n, CHANNELS)) * plant.noise
@@ -229,13 +229,14 @@ def main() -> None:
     """Measures, prints a table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plants", type=int, default=2, help="runs of each kind and fault")
+    parser.add_argument("--rows", type=int, nargs=2, default=(300, 600), help="to train on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", default=[*VARIANTS, *BASELINES])
     parser.add_argument("--untrained", action="store_true", help="encoders as they are drawn")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path, dest="json_file")
     options = parser.parse_args()
-    runs = list(draw_runs(options.plants))
+    runs = list(draw_runs(options.plants, *options.rows))
     jobs = [
         (run, method, seed, options.untrained)
         for method in options.methods
@@ -250,7 +251,7 @@ def main() -> None:
     print(format_table(*table(results)))
     write_json(
         options.json_file,
-        {"machine": describe_machine(), "plants": options.plants, "results": results},
+        {"machine": describe_machine(), "plants": options.plants, "rows": options.rows, "results": results},
     )
 
 
