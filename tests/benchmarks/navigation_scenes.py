@@ -29,7 +29,7 @@ from limpet.training.navigation.appearance import make_appearance
 from limpet.training.navigation.camera import Camera, Lidar
 from limpet.training.navigation.geometry import SceneGeometry
 from limpet.training.navigation.layouts import make_layout
-from limpet.training.navigation.painting import PaintedScene
+from limpet.training.navigation.painting import PaintedScene, radiance
 from limpet.training.navigation.textures import SETS
 
 LAYOUTS, FRAMES, AT_ONCE = 6, 512, 16
@@ -56,7 +56,7 @@ def render(seed: int, textures: Path | None) -> dict[str, float]:
     with timed("appearance"):
         appearance = make_appearance(SETS[seed % len(SETS)], seed, textures)
     with timed("painting"):
-        painted = PaintedScene(geometry, appearance)
+        painted = PaintedScene(appearance, radiance(geometry, appearance))
     labels = geometry.labels
     cpu = time.process_time()
     for _ in range(FRAMES // AT_ONCE):
