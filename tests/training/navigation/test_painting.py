@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -57,6 +58,18 @@ def test_the_same_scene_painted_anew_is_the_same(scenes: SceneLibrary, seen: Sig
     anew = radiance(SceneGeometry(scenes.layout(SEED)), appearance)
     fresh = PaintedScene(appearance, anew)
     assert np.array_equal(fresh.photograph(seen), scenes.painted(SEED, "test", 0).photograph(seen))
+
+
+def test_kept_scenes_are_read_not_painted_anew(
+    scenes: SceneLibrary, seen: Sightings, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        library = SceneLibrary(kept=tmp_path)
+        again = library.painted(SEED, "test", 0).photograph(seen)
+        assert np.array_equal(again, scenes.painted(SEED, "test", 0).photograph(seen))
+    (file,) = tmp_path.iterdir()
+    np.save(file, np.zeros_like(np.load(file)))
+    assert SceneLibrary(kept=tmp_path).painted(SEED, "test", 0).photograph(seen).max() == 0
 
 
 def test_more_light_is_more_light_and_furniture_casts_shadows(scenes: SceneLibrary) -> None:
