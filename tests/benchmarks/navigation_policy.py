@@ -9,8 +9,9 @@ what they drive by: the LiDAR (oracle), nothing (blind), a frozen encoder, or an
 trained along (end to end, with fewer commands). An arm without a finished RUN of its encoder is
 skipped, and said to be missing.
 
-Cells (arm × seed) and their evaluations are kept under --cache, so the command goes on where it
-stopped; --train ARM … limits what is trained, the table always shows all that is there.
+Cells (arm × seed), their evaluations and the scenes of these (2.4 GB) are kept under --cache, so
+the command goes on where it stopped; --train ARM … limits what is trained, the table always shows
+all that is there.
 """
 
 from __future__ import annotations
@@ -92,9 +93,11 @@ def cell(
     """Trains and evaluates one cell, or takes what is there."""
     config = PolicyConfig(sense=SENSES.get(arm, "embedding"), seed=seed)
     config = msgspec.structs.replace(config, **CHANGES.get(arm, {}))
-    library = SceneLibrary(options.textures, painted=2 * config.environments)
     if not (folder / FOLDER / RECORD).exists():
-        train_policy(folder, config, encoder, resume=True, library=library)
+        train_policy(folder, config, encoder, options.textures, resume=True)
+    scenes = options.cache / "scenes"  # Every arm drives in the same: each is painted once.
+    scenes.mkdir(exist_ok=True)
+    library = SceneLibrary(options.textures, painted=16, kept=scenes)
     actor = read_actor(folder / FOLDER / WEIGHTS)
     found = {}
     for name, task in TASKS.items():
