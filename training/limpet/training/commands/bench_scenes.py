@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from limpet.contracts.reports import write_json
-from limpet.training.commands.train_options import json_option
+from limpet.training.commands import json_option
 
 
 @click.command("scenes")
