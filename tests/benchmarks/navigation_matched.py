@@ -1,7 +1,8 @@
 """Encoders under one budget: as many steps on the same images for each, then policies alike.
 
     nice python -m tests.benchmarks.navigation_matched --pairs DIR --cache DIR \
-        --textures ../shared/data/textures --json tests/benchmarks/results/navigation_matched.json
+        --textures ../shared/data/textures --reference RUN \
+        --json tests/benchmarks/results/navigation_matched.json
 
 A seed is that of encoder and policy both. Its policies share one demonstration of the LiDAR driver,
 rendered once; then each drives itself for a round, learns from all, and drives the same episodes in
@@ -58,20 +59,27 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "fixed": {"objective": "multi_positive", "temperature": "fixed"},
 }
 """What differs from the defaults."""
-SEEDS = {"ours": 3, "simclr": 3, "oracle": 3, "random": 1, "autoencoder": 1, "fixed": 1}
+SEEDS = {
+    "ours": 3, "simclr": 3, "oracle": 3, "random": 1, "autoencoder": 1, "fixed": 1, "reference": 1,
+}  # fmt: skip
+"""Of each arm. The reference is an encoder of a longer training, its policy one of this budget."""
 
 
-def encoder_of(arm: str, seed: int, pairs: Path, cache: Path) -> Encoder | None:
+def encoder_of(arm: str, seed: int, options: argparse.Namespace) -> Encoder | None:
     """An arm's encoder, trained if it is not there yet; None for one without."""
     if arm == "oracle":
         return None
+    if arm == "reference":
+        return load_encoder(options.reference)
     if arm == "random":
         return Encoder(NavigationConfig(seed=seed)).eval()
-    run = cache / f"encoder-{arm}-{seed}"
+    run = options.cache / f"encoder-{arm}-{seed}"
     begun = (run / RUN_RECORD).exists()
     if not (begun and RunFolder(run).read().complete):
         config = msgspec.convert({**BUDGET, **ENCODERS[arm], "seed": seed}, NavigationConfig)
-        train_navigation(pairs, run, config, resume=begun, command=__doc__.split("\n")[2].strip())
+        train_navigation(
+            options.pairs, run, config, resume=begun, command=__doc__.split("\n")[2].strip()
+        )
     return load_encoder(run)
 
 
@@ -91,7 +99,7 @@ def fill(arms: list[str], seed: int, options: argparse.Namespace, library: Scene
     left = [a for a in arms if not evaluation_of(cache, a, seed, options.episodes).exists()]
     policies = {}
     for arm in left:
-        encoder = encoder_of(arm, seed, options.pairs, cache)
+        encoder = encoder_of(arm, seed, options)
         sense = "lidar" if encoder is None else "embedding"
         config = msgspec.structs.replace(POLICY, sense=sense, seed=seed)
         policies[arm] = config, encoder, perception(config, encoder)
@@ -174,6 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=Path, required=True, help="what encoders learn from")
     parser.add_argument("--textures", type=Path, help="folder of images for appearances")
+    parser.add_argument("--reference", type=Path, metavar="RUN", help="a longer trained encoder")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--arms", nargs="*", choices=SEEDS, default=list(SEEDS))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
@@ -184,7 +193,10 @@ def main() -> None:
     scenes.mkdir(parents=True, exist_ok=True)
     library = SceneLibrary(options.textures, painted=2 * POLICY.environments, kept=scenes)
     for seed in options.seeds:
-        fill([arm for arm in options.arms if seed < SEEDS[arm]], seed, options, library)
+        arms = [arm for arm in options.arms if seed < SEEDS[arm]]
+        if options.reference is None and "reference" in arms:
+            arms.remove("reference")
+        fill(arms, seed, options, library)
     found = rows(options)
     show(found)
     report = {
