@@ -32,6 +32,7 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.policy_evaluation import (
     UNSEEN,
     Evaluation,
+    Interval,
     bootstrap,
     evaluate_policy,
     wilson,
@@ -155,6 +156,21 @@ def figures(driven: list[Evaluation]) -> dict[str, Any]:
     }
 
 
+def margin(options: argparse.Namespace) -> Interval | None:
+    """Success rate of ours beyond SimCLR's, on the same episodes of the seeds that both have."""
+    differences = []
+    for seed in range(SEEDS["ours"]):
+        files = [
+            evaluation_of(options.cache, a, seed, options.episodes) for a in ("ours", "simclr")
+        ]
+        if all(file.exists() for file in files):
+            ours, simclr = (
+                msgspec.json.decode(file.read_bytes(), type=Evaluation).trips for file in files
+            )
+            differences += [a.success - b.success for a, b in zip(ours, simclr, strict=True)]
+    return bootstrap(np.array(differences, float)) if differences else None
+
+
 def show(found: dict[str, dict[str, Any]]) -> None:
     """The table so far."""
     names = ["arm", "seeds", "SR", "of each seed", "SPL", "contacts"]
@@ -205,6 +221,7 @@ def main() -> None:
         "policy": POLICY,
         "task": UNSEEN,
         "arms": found,
+        "ours_beyond_simclr": margin(options),
     }
     write_json(options.json_file, report)
 
