@@ -253,7 +253,9 @@ def train_policy(
                    ".policy_config).")  # fmt: skip
 @click.option("--textures", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of images for appearances [default: drawn patterns only].")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
+@click.option("--resume", is_flag=True,
+              help="Go on with an interrupted training; rounds may be added or left out until the "
+                   "last one has been learnt from.")  # fmt: skip
 def command(run: Path, config_file: Path | None, textures: Path | None, resume: bool) -> None:
     """Trains a policy that drives by the encoder of RUN, and writes it to RUN/policy.
 
