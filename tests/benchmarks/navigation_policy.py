@@ -9,8 +9,9 @@ what they drive by: the LiDAR (oracle), nothing (blind), a frozen encoder, or an
 trained along (end to end, with fewer commands). An arm without a finished RUN of its encoder is
 skipped, and said to be missing.
 
-Cells (arm × seed) and their evaluations are kept under --cache, so the command goes on where it
-stopped; --train ARM … limits what is trained, the table always shows all that is there.
+Cells (arm × seed), their evaluations and the scenes of these (2.4 GB) are kept under --cache, so
+the command goes on where it stopped; --train ARM … limits what is trained, the table always shows
+all that is there.
 """
 
 from __future__ import annotations
@@ -22,14 +23,13 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from PIL import Image
 
 from limpet.contracts.reports import format_table, write_json
 from limpet.contracts.whole_files import write_whole
+from limpet.runtime.demo.trips import Trip, draw_trips
 from limpet.runtime.machine import describe_machine
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder, load_encoder
-from limpet.training.navigation.maps import draw_map
 from limpet.training.navigation.policy import read_actor
 from limpet.training.navigation.policy_config import PolicyConfig, SenseName
 from limpet.training.navigation.policy_evaluation import (
@@ -93,9 +93,11 @@ def cell(
     """Trains and evaluates one cell, or takes what is there."""
     config = PolicyConfig(sense=SENSES.get(arm, "embedding"), seed=seed)
     config = msgspec.structs.replace(config, **CHANGES.get(arm, {}))
-    library = SceneLibrary(options.textures, painted=2 * config.environments)
     if not (folder / FOLDER / RECORD).exists():
-        train_policy(folder, config, encoder, resume=True, library=library)
+        train_policy(folder, config, encoder, options.textures, resume=True)
+    scenes = options.cache / "scenes"  # Every arm drives in the same: each is painted once.
+    scenes.mkdir(exist_ok=True)
+    library = SceneLibrary(options.textures, painted=16, kept=scenes)
     actor = read_actor(folder / FOLDER / WEIGHTS)
     found = {}
     for name, task in TASKS.items():
@@ -136,18 +138,19 @@ def figures(cells: list[dict[str, Evaluation]]) -> dict[str, Any]:
     }
 
 
-def picture(evaluation: Evaluation, number: int = 6, pixels_per_m: int = 24) -> Image.Image:
+def picture(path: Path, evaluation: Evaluation, number: int = 6) -> None:
     """The first trips, each in its layout, side by side."""
     library = SceneLibrary()
-    maps = [
-        draw_map(library.layout(t.layout), [t.path], [t.goal], [t.success], pixels_per_m)
-        for t in evaluation.trips[:number]
+    trips = [
+        Trip(
+            path=np.array(trip.path),
+            goal=np.array(trip.goal),
+            success=trip.success,
+            obstacles=library.layout(trip.layout).footprints.outlines(),
+        )
+        for trip in evaluation.trips[:number]
     ]
-    height = max(len(one) for one in maps)
-    padded = [
-        np.pad(one, ((0, height - len(one)), (0, 8), (0, 0)), constant_values=255) for one in maps
-    ]
-    return Image.fromarray(np.concatenate(padded, axis=1))
+    draw_trips(path, trips, "Unseen layouts in unseen appearances")
 
 
 def main() -> None:
@@ -187,7 +190,7 @@ def main() -> None:
     }
     write_json(options.json_file, report)
     if options.picture is not None:
-        picture(cells["ours" if "ours" in cells else "oracle"][0]["unseen"]).save(options.picture)
+        picture(options.picture, cells["ours" if "ours" in cells else "oracle"][0]["unseen"])
     for line in missing:
         print("missing:", line)
 

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from limpet.runtime.commands import bench
-from tests.command_line import limpet
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from tests.command_line import limpet, stated_entry_points
 
 Capture = pytest.CaptureFixture[str]
-PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry points that pyproject.toml states, whatever is installed."""
-    stated = tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"][bench.GROUP]
-    points = {name: metadata.EntryPoint(name, value, bench.GROUP) for name, value in stated.items()}
-    monkeypatch.setattr(bench, "_elsewhere", lambda: points)
+    monkeypatch.setattr(bench, "_elsewhere", lambda: stated_entry_points(bench.GROUP))
 
 
 def test_it_is_listed_beside_the_others(capsys: Capture) -> None:
     done = limpet(capsys, "bench", "--help")
     listed = [line.split()[0] for line in done.out.partition("Commands:\n")[2].splitlines()]
-    assert listed == ["export", "serve", "stream"]
+    assert listed == ["export", "scenes", "serve", "stream"]
 
 
 @pytest.mark.timeout(300)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from limpet.training.navigation.appearance import Photometry, make_appearance
 from limpet.training.navigation.camera import Camera
 from limpet.training.navigation.geometry import SceneGeometry, Sightings
 from limpet.training.navigation.lighting import irradiance
-from limpet.training.navigation.painting import PaintedScene
+from limpet.training.navigation.painting import PaintedScene, radiance
 from limpet.training.navigation.scenes import SceneLibrary
 
 SEED = 3
@@ -53,8 +54,22 @@ def test_without_noise_a_photograph_is_the_same_again(
 
 
 def test_the_same_scene_painted_anew_is_the_same(scenes: SceneLibrary, seen: Sightings) -> None:
-    fresh = PaintedScene(SceneGeometry(scenes.layout(SEED)), make_appearance("test", 0))
+    appearance = make_appearance("test", 0)
+    anew = radiance(SceneGeometry(scenes.layout(SEED)), appearance)
+    fresh = PaintedScene(appearance, anew)
     assert np.array_equal(fresh.photograph(seen), scenes.painted(SEED, "test", 0).photograph(seen))
+
+
+def test_kept_scenes_are_read_not_painted_anew(
+    scenes: SceneLibrary, seen: Sightings, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        library = SceneLibrary(kept=tmp_path)
+        again = library.painted(SEED, "test", 0).photograph(seen)
+        assert np.array_equal(again, scenes.painted(SEED, "test", 0).photograph(seen))
+    (file,) = tmp_path.iterdir()
+    np.save(file, np.zeros_like(np.load(file)))
+    assert SceneLibrary(kept=tmp_path).painted(SEED, "test", 0).photograph(seen).max() == 0
 
 
 def test_more_light_is_more_light_and_furniture_casts_shadows(scenes: SceneLibrary) -> None:
@@ -85,12 +100,13 @@ def test_more_light_is_more_light_and_furniture_casts_shadows(scenes: SceneLibra
 def test_exposure_vignette_and_balance_do_what_they_say(
     scenes: SceneLibrary, seen: Sightings
 ) -> None:
-    geometry, base = scenes.geometry(SEED), make_appearance("policy", 0)
+    base = make_appearance("policy", 0)
+    light = radiance(scenes.geometry(SEED), base)
     plain = Photometry(exposure_ev=0.0, metering=0.9, vignette=0.0, blur=0.0)
 
     def shot(**changes: object) -> np.ndarray:
         photometry = msgspec.structs.replace(plain, **changes)
-        painted = PaintedScene(geometry, replace(base, photometry=photometry))
+        painted = PaintedScene(replace(base, photometry=photometry), light)
         return painted.photograph(seen).astype(float)
 
     reference = shot()

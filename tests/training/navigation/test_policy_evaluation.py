@@ -7,7 +7,6 @@ import pytest
 
 from limpet.contracts.errors import UsageError
 from limpet.training.navigation.environment import PointGoalConfig
-from limpet.training.navigation.maps import ARRIVED, FAILED, OBSTACLE, draw_map
 from limpet.training.navigation.policy import Actor
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.policy_evaluation import (
@@ -71,13 +70,3 @@ def test_intervals_are_the_textbooks() -> None:
     mean = bootstrap(values)
     assert mean.high - mean.low == pytest.approx(2 * 1.96 * 0.2 / 20, rel=0.15)
     assert mean.low < values.mean() < mean.high
-
-
-def test_a_map_shows_walls_and_ways(scenes: SceneLibrary) -> None:
-    layout = scenes.layout(3)
-    a, b = layout.free_space(0.18).centers(layout.free_space(0.18).cells[[0, -1]])
-    goal = (float(b[0]), float(b[1]))
-    picture = draw_map(layout, [np.array([a, b]), [a]], [goal, goal], [True, False], 20)
-    assert picture.shape[1] == round(layout.plan.size[0] * 20)
-    colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
-    assert {OBSTACLE, ARRIVED, FAILED} <= colors

@@ -15,8 +15,14 @@ from limpet.training.navigation.encoder import Encoder
 from limpet.training.navigation.environment import PointGoalConfig
 from limpet.training.navigation.policy import Actor, read_actor
 from limpet.training.navigation.policy_config import PolicyConfig
-from limpet.training.navigation.policy_train import PolicyRecord, Schedule, train_policy
+from limpet.training.navigation.policy_train import (
+    PolicyRecord,
+    Schedule,
+    share_demonstration,
+    train_policy,
+)
 from limpet.training.navigation.scenes import SceneLibrary
+from limpet.training.navigation.senses import perception
 from limpet.training.run import CHECKPOINT, WEIGHTS
 
 TINY = PolicyConfig(
@@ -94,8 +100,47 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     other = msgspec.structs.replace(TINY, discount=0.9)
     with pytest.raises(DataError, match="begun with another configuration"):
         train_policy(tmp_path, other, library=scenes, resume=True)
+    if stage == 3:
+        other = msgspec.structs.replace(TINY, rounds=2)
+        with pytest.raises(DataError, match="begun with another configuration"):
+            train_policy(tmp_path, other, library=scenes, resume=True)
     resumed = train_policy(tmp_path, TINY, library=scenes, resume=True)
     assert weights(resumed) == weights(trained[1])
+
+
+def test_policies_that_share_a_demonstration_end_as_if_each_had_its_own(
+    tmp_path: Path, scenes: SceneLibrary
+) -> None:
+    config = msgspec.structs.replace(TINY, sense="embedding", steps=0)
+    encoders = [Encoder(NavigationConfig(width=4, seed=seed)).eval() for seed in (0, 1)]
+    blind = msgspec.structs.replace(config, sense="nothing")
+    share_demonstration(
+        {
+            tmp_path / "blind": (blind, perception(blind, None)),
+            **{tmp_path / str(i): (config, perception(config, e)) for i, e in enumerate(encoders)},
+        },
+        scenes,
+    )
+    for i, encoder in enumerate(encoders):
+        shared = train_policy(tmp_path / str(i), config, encoder, library=scenes, resume=True)
+        alone = train_policy(tmp_path / f"alone-{i}", config, encoder, library=scenes)
+        assert weights(shared) == weights(alone)
+    assert train_policy(tmp_path / "blind", blind, library=scenes, resume=True).features == 0
+    other = msgspec.structs.replace(blind, seed=1), perception(blind, None)
+    with pytest.raises(UsageError, match="configurations differ"):
+        share_demonstration({tmp_path / "a": (blind, other[1]), tmp_path / "b": other}, scenes)
+    with pytest.raises(UsageError, match="holds a policy already"):
+        share_demonstration({tmp_path / "blind": (blind, other[1])}, scenes)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_rounds_may_be_added_or_left_out_before_the_last_one_is_learnt_from(
+    tmp_path: Path, scenes: SceneLibrary, rounds: int
+) -> None:
+    begun, wanted = (msgspec.structs.replace(TINY, steps=0, rounds=n) for n in (2, rounds))
+    share_demonstration({tmp_path / "a": (begun, perception(begun, None))}, scenes)
+    resumed = train_policy(tmp_path / "a", wanted, library=scenes, resume=True)
+    assert weights(resumed) == weights(train_policy(tmp_path / "b", wanted, library=scenes))
 
 
 def test_a_finished_policy_is_not_replaced(trained: tuple[Path, Actor]) -> None:

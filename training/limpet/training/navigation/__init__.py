@@ -31,7 +31,7 @@ sac           Soft Actor-Critic, from where imitation came to
 course        the stages of a training, from checkpoint to checkpoint
 policy_train  all of that into a RUN
 policy_evaluation  success rate and SPL on the same episodes for every policy
-maps          trips from above
+benchmark     how fast scenes are rendered
 logs, bags    a user's own recordings: folders, ROS bags
 frames        pairs or recordings, as training and evaluation take them
 similarity    how alike two frames are in geometry

@@ -5,7 +5,7 @@ Dimension legend: N rows of all trips' inputs, n environments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from limpet.contracts.errors import DataError
 from limpet.contracts.whole_files import write_whole
-from limpet.training.metrics_log import metrics_log
+from limpet.training.metrics_log import Write, metrics_log
 from limpet.training.navigation.fleet import Fleet
 from limpet.training.navigation.imitation import Choose, Imitator, Trip, record
 from limpet.training.navigation.policy import Actor
@@ -46,6 +46,17 @@ def commands_of(config: PolicyConfig) -> int:
     return config.demonstrated_steps + config.rounds * config.round_steps + config.steps
 
 
+def stage_rng(config: PolicyConfig, stage: int) -> np.random.Generator:
+    """Where the randomness of a stage comes from, but for its episodes."""
+    return np.random.default_rng([config.seed, stage])
+
+
+def demonstration(fleet: Fleet, config: PolicyConfig, rng: np.random.Generator) -> list[Trip]:
+    """The teacher drives, every second episode disturbed."""
+    disturb = Disturbance(fleet.num_envs, config.demonstration_noise, rng)
+    return record(fleet, config.demonstrated_steps, lambda _, begun: disturb(fleet.hint, begun))
+
+
 class Course:
     """Leads a policy through its training.
 
@@ -67,7 +78,6 @@ class Course:
     ) -> None:
         self._path, self._folder, self._config = folder / CHECKPOINT, folder, config
         self._actor, self._fleet, self._imitator = actor, fleet, imitator
-        self._identity = msgspec.json.encode(config)
         self._trips: list[Trip] = []
         self._learner: Learner | None = None
         self._stage = 0
@@ -79,14 +89,31 @@ class Course:
         with metrics_log(self._folder, self._done()) as log:
             while self._done() < commands_of(config) or self._stage <= config.rounds:
                 episodes.begin_stage(self._stage)
-                rng = np.random.default_rng([config.seed, self._stage])
+                rng = stage_rng(config, self._stage)
                 imitates = self._stage <= config.rounds
                 figures = (self._imitate if imitates else self._reinforce)(rng)
-                self._stage += 1
-                log(self._done(), figures)
-                write_whole(self._path, save(self._tensors()))
+                self._end_stage(log, figures)
                 report(self._done(), f"success {figures['success']:.2f}")
         return figures
+
+    def begin_with(
+        self, trips: Sequence[Trip], rng: np.random.Generator, outcome: Mapping[str, float]
+    ) -> None:
+        """The first stage with a demonstration that has been recorded already, to go on from.
+
+        Args:
+            trips: With this policy's inputs.
+            rng: That of the stage, as recording left it.
+            outcome: Of the demonstration's episodes.
+        """
+        self._trips = list(trips)
+        with metrics_log(self._folder, 0) as log:
+            self._end_stage(log, {**outcome, **self._learn(rng)})
+
+    def _end_stage(self, log: Write, figures: dict[str, float]) -> None:
+        self._stage += 1
+        log(self._done(), figures)
+        write_whole(self._path, save(self._tensors()))
 
     def _done(self) -> int:
         """Commands driven in the stages so far."""
@@ -100,22 +127,23 @@ class Course:
     def _imitate(self, rng: np.random.Generator) -> dict[str, float]:
         """The teacher demonstrates, or answers while the policy drives; the policy follows it."""
         config, fleet = self._config, self._fleet
-        choose = self._demonstrating(rng) if self._stage == 0 else self._driving()
-        commands = config.round_steps if self._stage else config.demonstrated_steps
-        self._trips += record(fleet, commands, choose)
+        if self._stage == 0:
+            self._trips += demonstration(fleet, config, rng)
+        else:
+            self._trips += record(fleet, config.round_steps, self._driving())
+        return {**fleet.outcome(), **self._learn(rng)}
+
+    def _learn(self, rng: np.random.Generator) -> dict[str, float]:
+        """The policy follows all that was recorded so far."""
+        config = self._config
         last = self._stage == config.rounds
         rate = config.learning_rate
-        figures = self._imitator.learn(
+        return self._imitator.learn(
             self._trips,
             config.last_epochs if last else config.epochs,
             rng,
             (rate, rate * config.last_rate if last else rate),
         )
-        return {**fleet.outcome(), **figures}
-
-    def _demonstrating(self, rng: np.random.Generator) -> Choose:
-        disturb = Disturbance(self._fleet.num_envs, self._config.demonstration_noise, rng)
-        return lambda states, begun: disturb(self._fleet.hint, begun)
 
     def _driving(self) -> Choose:
         rescue = Rescue(self._fleet.envs)
@@ -148,7 +176,9 @@ class Course:
     def _tensors(self) -> dict[str, Tensor]:
         """Everything that the stages left depend on."""
         tensors = {
-            "identity": torch.frombuffer(bytearray(self._identity), dtype=torch.uint8),
+            "identity": torch.frombuffer(
+                bytearray(msgspec.json.encode(self._config)), dtype=torch.uint8
+            ),
             "stage": torch.tensor(self._stage),
             "lengths": torch.tensor([len(trip.taught) for trip in self._trips]),
             "terminated": torch.tensor([trip.terminated for trip in self._trips]),
@@ -166,19 +196,25 @@ class Course:
             return
         try:
             tensors = load(self._path.read_bytes())
-            if bytes(tensors["identity"].numpy()) != self._identity:
+            begun = msgspec.json.decode(tensors["identity"].numpy().tobytes(), type=PolicyConfig)
+            self._stage = int(tensors["stage"])
+            # Until the last round is learnt from, how many there are has made no difference.
+            same = msgspec.structs.replace(begun, rounds=self._config.rounds) == self._config
+            rounds_left = self._stage <= min(begun.rounds, self._config.rounds)
+            if not same or (begun != self._config and not rounds_left):
                 raise DataError(
                     f"{self._path} was begun with another configuration",
                     f"repeat the first command, or remove {self._folder} and begin anew",
                 )
-            self._stage = int(tensors["stage"])
             self._trips = trips_of(tensors)
             self._imitator.restore(_below("imitator", tensors))
             if learnt := _below("learner", tensors):
                 self._learner = self._new_learner()
                 self._learner.restore(learnt)
                 self._learner.copy_to_actor()
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        except (
+            OSError, SafetensorError, KeyError, ValueError, RuntimeError, msgspec.DecodeError,
+        ) as error:  # fmt: skip
             raise DataError(
                 f"{self._path} is no checkpoint of this policy: {error}",
                 f"remove {self._folder} and begin anew",

@@ -24,19 +24,20 @@ FULL_SCALE = 4095
 NOISE_VALUES = 1 << 20
 
 Uint8 = NDArray[np.uint8]
+Float16 = NDArray[np.float16]
 
 
 class PaintedScene:
     """A scene in one appearance.
 
     Args:
-        geometry: What is there.
         appearance: What it looks like.
+        radiance: Of its texels (`radiance`). (X, 4)
     """
 
-    def __init__(self, geometry: SceneGeometry, appearance: Appearance) -> None:
+    def __init__(self, appearance: Appearance, radiance: Float16) -> None:
         self.appearance = appearance
-        self._radiance = _radiance(geometry, appearance)
+        self._radiance = radiance
         self._develop = _Development(appearance.photometry)
 
     def photograph(self, seen: Sightings, rng: np.random.Generator | None = None) -> Uint8:
@@ -117,7 +118,7 @@ def _blurred(x: Float32, share: np.float32) -> Float32:
     return x
 
 
-def _radiance(geometry: SceneGeometry, appearance: Appearance) -> NDArray[np.float16]:
+def radiance(geometry: SceneGeometry, appearance: Appearance) -> Float16:
     """Radiance of all texels of all levels, RGB and a fourth value for alignment. (X, 4)
 
     Half precision: 11 bits are more than a pixel has, and a scene takes 17 MB.

@@ -15,9 +15,10 @@ the same weights, on the same machine.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ import torch
 
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.whole_files import write_whole
-from limpet.training.navigation.course import Course, commands_of
+from limpet.training.navigation.course import Course, commands_of, demonstration, stage_rng
 from limpet.training.navigation.encoder import Encoder, load_encoder
 from limpet.training.navigation.environment import Observation, PointGoalEnv
 from limpet.training.navigation.fleet import Fleet
@@ -35,7 +36,7 @@ from limpet.training.navigation.imitation import Imitator
 from limpet.training.navigation.policy import EMBEDDING, Actor, Eyes, read_actor, write_actor
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.scenes import SceneLibrary
-from limpet.training.navigation.senses import perception
+from limpet.training.navigation.senses import Perception, SideBySide, perception
 from limpet.training.progress import progress
 from limpet.training.run import CHECKPOINT, POLICY, POLICY_RECORD, WEIGHTS, library_versions
 from limpet.training.settings import read_settings
@@ -134,6 +135,64 @@ class Schedule:
         return self._envs[place].reset(seed=seed, options=self._scenes[place])[0]
 
 
+def environments_of(
+    config: PolicyConfig, perceive: Perception, library: SceneLibrary
+) -> list[PointGoalEnv]:
+    """Where a policy trains."""
+    # Demonstrations need the LiDAR, whatever the policy perceives.
+    senses = tuple(dict.fromkeys((*perceive.needs, "lidar", "goal", "proprioception")))
+    task = msgspec.structs.replace(config.task, senses=senses)
+    return [PointGoalEnv(task, library=library) for _ in range(config.environments)]
+
+
+def beginner(config: PolicyConfig, perceive: Perception) -> tuple[Actor, Imitator]:
+    """A policy that knows nothing yet, by the seed, and what makes it learn."""
+    eyes = Eyes() if config.sense == "pixels" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        actor = Actor(perceive.features, config.width, config.task.robot, eyes, config.memory)
+        return actor, Imitator(actor, config)
+
+
+def share_demonstration(
+    policies: Mapping[Path, tuple[PolicyConfig, Perception]], library: SceneLibrary
+) -> None:
+    """Begins several trainings with one demonstration, that scenes be rendered once for all.
+
+    Each is left as if it had been killed after its demonstration: `train_policy` with `resume`
+    goes on with it, in the same library, and where its perception needs an image it ends with the
+    same weights as without this.
+
+    Args:
+        policies: RUN to configuration, which may differ in `sense` only, and perception.
+        library: Scenes.
+
+    Raises:
+        UsageError: Configurations differ in more, or a RUN has a policy, whole or begun.
+    """
+    (config, _), *others = policies.values()
+    if any(msgspec.structs.replace(c, sense=config.sense) != config for c, _ in others):
+        raise UsageError("configurations differ, wanted one but for `sense`")
+    for run in policies:
+        if any((run / FOLDER / name).exists() for name in (RECORD, CHECKPOINT)):
+            raise UsageError(f"{run / FOLDER} holds a policy already", "leave it out, or remove it")
+    together = SideBySide([perceive for _, perceive in policies.values()])
+    envs, rng = environments_of(config, together, library), stage_rng(config, 0)
+    idle = Actor(together.features, 1, config.task.robot)
+    fleet = Fleet(envs, idle, together, Schedule(envs, config).begin)
+    with one_thread():
+        trips = demonstration(fleet, config, rng)
+        for (run, (own, perceive)), columns in zip(
+            policies.items(), together.columns(), strict=True
+        ):
+            seen = [replace(trip, inputs=trip.inputs[:, columns]) for trip in trips]
+            folder = run / FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            actor, imitator = beginner(own, perceive)
+            course = Course(folder, own, actor, fleet, imitator)
+            course.begin_with(seen, copy.deepcopy(rng), fleet.outcome())
+
+
 def train_policy(
     run: Path | str,
     config: PolicyConfig,
@@ -164,17 +223,10 @@ def train_policy(
     if (folder / CHECKPOINT).exists() and not resume:
         raise UsageError(f"{folder} holds an interrupted training", "resume it, or remove it")
     perceive = perception(config, encoder)
-    # Demonstrations need the LiDAR, whatever the policy perceives.
-    senses = tuple(dict.fromkeys((*perceive.needs, "lidar", "goal", "proprioception")))
-    task = msgspec.structs.replace(config.task, senses=senses)
     if library is None:
         library = SceneLibrary(textures, painted=2 * config.environments)
-    envs = [PointGoalEnv(task, library=library) for _ in range(config.environments)]
-    eyes = Eyes() if config.sense == "pixels" else None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        actor = Actor(perceive.features, config.width, task.robot, eyes, config.memory)
-        imitator = Imitator(actor, config)
+    envs = environments_of(config, perceive, library)
+    actor, imitator = beginner(config, perceive)
     schedule = Schedule(envs, config)
     fleet = Fleet(envs, actor, perceive, schedule.begin)
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,7 +253,9 @@ def train_policy(
                    ".policy_config).")  # fmt: skip
 @click.option("--textures", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="Folder of images for appearances [default: drawn patterns only].")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on with an interrupted training.")
+@click.option("--resume", is_flag=True,
+              help="Go on with an interrupted training; rounds may be added or left out until the "
+                   "last one has been learnt from.")  # fmt: skip
 def command(run: Path, config_file: Path | None, textures: Path | None, resume: bool) -> None:
     """Trains a policy that drives by the encoder of RUN, and writes it to RUN/policy.
 

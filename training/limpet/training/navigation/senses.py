@@ -9,6 +9,7 @@ Dimension legend: n observations, F features, B beams, D inputs of the policy's 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from limpet.contracts.images import ImagePreprocessing, normalize
 from limpet.training.navigation.camera import Lidar
 from limpet.training.navigation.encoder import Encoder
 from limpet.training.navigation.environment import Observation, Sense
-from limpet.training.navigation.policy import Actor, Eyes, closeness, unit_size
+from limpet.training.navigation.policy import CONDITIONED, Actor, Eyes, closeness, unit_size
 from limpet.training.navigation.policy_config import PolicyConfig
 
 
@@ -107,6 +108,32 @@ class Pixels:
         images = normalize(np.stack([observed["image"] for observed in seen]), self._how)
         small = functional.adaptive_avg_pool2d(torch.from_numpy(images), Eyes.SIDE)
         return small.flatten(1)
+
+
+class SideBySide:
+    """What several perceive of the same observations, one after the other.
+
+    Args:
+        parts: The perceptions.
+    """
+
+    def __init__(self, parts: Sequence[Perception]) -> None:
+        self._parts = parts
+        self.needs: tuple[Sense, ...] = tuple(dict.fromkeys(n for p in parts for n in p.needs))
+        self.features = sum(part.features for part in parts)
+
+    def __call__(self, seen: Sequence[Observation]) -> Tensor:
+        """Features of all."""
+        return torch.cat([part(seen) for part in self._parts], dim=1)
+
+    def columns(self) -> list[list[int]]:
+        """Of a policy's inputs by all features (D), those that a policy by each part has."""
+        stops = list(itertools.accumulate(part.features for part in self._parts))
+        conditioned = range(self.features, self.features + CONDITIONED)
+        return [
+            [*range(stop - part.features, stop), *conditioned]
+            for part, stop in zip(self._parts, stops, strict=True)
+        ]
 
 
 def perception(config: PolicyConfig, encoder: Encoder | None) -> Perception:

@@ -7,7 +7,6 @@ Dimension legend: k obstacles, p corners of each.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ from limpet.training.navigation.scenes import SceneLibrary
 CONTROL_HZ = 20.0
 EPISODE_S = 40.0
 """Time until an episode ends without success, as in training."""
-CORNER_POINTS = 5
-"""Points of a rounded corner in an obstacle's outline."""
 
 UNSEEN = PointGoalConfig(
     layouts=(5000, 5100),
@@ -82,15 +79,7 @@ class Simulator:
 
     def obstacles(self) -> NDArray[np.float64]:
         """Outlines of walls and furniture of the episode's layout, from above, m. (k, p, 2)"""
-        table = self._env.scenes.layout(self._env.episode.layout).footprints.table
-        x, y, a, b, yaw, radius = table.T[:, :, None]
-        turn = np.linspace(0.0, 2 * math.pi, 4 * CORNER_POINTS, endpoint=False)
-        sides = np.sign(np.cos(turn + 1e-9)), np.sign(np.sin(turn + 1e-9))
-        along = sides[0] * a + radius * np.cos(turn)
-        across = sides[1] * b + radius * np.sin(turn)
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        outline = [x + cos * along - sin * across, y + sin * along + cos * across]
-        return np.stack(outline, axis=-1)
+        return self._env.scenes.layout(self._env.episode.layout).footprints.outlines()
 
 
 def demo_simulator() -> Simulator:

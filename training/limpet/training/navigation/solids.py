@@ -36,6 +36,8 @@ ROBOT_HEIGHT_M = 0.4
 """What lies wholly above this is no obstacle: the robot drives under tables."""
 STEP_M = 0.05
 """What lies wholly below this is none either: the robot drives over rugs and the feet of lamps."""
+CORNER_POINTS = 5
+"""Points of a rounded corner in an obstacle's outline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +216,14 @@ class Footprints:
         across = np.maximum(np.abs(cos * dy - sin * dx) - b, 0.0)
         distance = np.sqrt(along * along + across * across) - radius  # (N, k)
         return np.asarray(np.maximum(distance.min(axis=1), 0.0))
+
+    def outlines(self) -> Float64:
+        """Corners of each obstacle, from above, m, rounded ones as several points. (k, p, 2)"""
+        x, y, a, b, yaw, radius = self.table.T[:, :, None]
+        turn = np.linspace(0.0, 2 * math.pi, 4 * CORNER_POINTS, endpoint=False)
+        sides = np.sign(np.cos(turn + 1e-9)), np.sign(np.sin(turn + 1e-9))
+        along = sides[0] * a + radius * np.cos(turn)
+        across = sides[1] * b + radius * np.sin(turn)
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        outline = [x + cos * along - sin * across, y + sin * along + cos * across]
+        return np.stack(outline, axis=-1)
