@@ -78,6 +78,7 @@ reference-navigation: $(INSTALLED)
 	@$(BIN)/limpet train navigation --data runs/navigation_pairs --out runs/reference_navigation \
 	  --config training/limpet/training/navigation/reference.toml
 	@$(BIN)/python -m limpet.training.navigation.policy_train runs/reference_navigation \
+	  --config training/limpet/training/navigation/reference_policy.toml \
 	  --textures $(TEXTURES)
 	@$(BIN)/python -m limpet.training.navigation.pairs --out runs/navigation_unseen --set test \
 	  --layouts 5000 5024 --textures $(TEXTURES)
