@@ -251,7 +251,12 @@ def main() -> None:
     print(format_table(*table(results)))
     write_json(
         options.json_file,
-        {"machine": describe_machine(), "plants": options.plants, "rows": options.rows, "results": results},
+        {
+            "machine": describe_machine(),
+            "plants": options.plants,
+            "rows": options.rows,
+            "results": results,
+        },
     )
 
 
