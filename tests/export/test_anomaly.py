@@ -39,17 +39,17 @@ remembering_scorer = functools.partial(tiny_scorer, memory=MEMORY)
 class TinyScorer(nn.Module):
     """What the graph of `tests.bundles.anomaly_bundle` computes."""
 
-    def __init__(self, offset: float = 0.0) -> None:
+    def __init__(self, offset: float = 0.0, state_unit: float = 1.0) -> None:
         super().__init__()
-        self.offset = nn.Buffer(torch.tensor(offset))
+        self.offset, self.state_unit = nn.Buffer(torch.tensor(offset)), state_unit
 
     def forward(
         self, samples: Tensor, present: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        before = torch.cat([state[:, None], samples[:, :-1]], 1)
+        before = torch.cat([state[:, None] / self.state_unit, samples[:, :-1]], 1)
         score = samples.abs().mean(2) + MEMORY * before.abs().mean(2)
         # A large offset costs digits.
-        return samples, (score + self.offset) - self.offset, samples[:, -1]
+        return samples, (score + self.offset) - self.offset, samples[:, -1] * self.state_unit
 
 
 @pytest.fixture
@@ -164,6 +164,13 @@ def test_a_badly_conditioned_score_gets_what_float32_leaves_open(
     assert SCORE_TOLERANCE < tolerance < 1e-3
     worst = make_golden(TinyScorer(1e6).eval(), manifest, sample).tolerances["score"]
     assert worst == 1e-2
+
+
+def test_a_large_state_may_differ_in_its_seventh_digit(manifest: Manifest, sample: Float64) -> None:
+    golden = make_golden(TinyScorer(state_unit=4096.0).eval(), manifest, sample)
+    largest = np.abs(golden.outputs["next_state"]).max()
+    assert largest > 10_000
+    assert golden.tolerances["next_state"] == pytest.approx(1e-6 * largest)
 
 
 def test_rows_on_the_threshold_itself_may_fall_on_either_side(
