@@ -7,21 +7,16 @@ from contextlib import ExitStack
 
 import numpy as np
 import zmq
-from numpy.typing import NDArray
 
-from limpet.contracts import messages
 from limpet.contracts.messages import Infer
 from limpet.contracts.wire import encode
 from limpet.runtime.client import RobotClient
 from limpet.runtime.connection import Connection
 from limpet.runtime.server import Server
+from tests.runtime.clients import x
 from tests.runtime.serving import PATIENCE_S, until
 
 MODEL = "tiny-anomaly"
-
-
-def x(value: float) -> dict[str, NDArray[np.float32]]:
-    return {"x": np.full((1, 4), value, np.float32)}
 
 
 def check_served(robot: RobotClient, times: int = 20) -> None:
@@ -36,12 +31,6 @@ def tell(connection: Connection, value: float = 1.0, model: str = "identity") ->
     inputs = x(value) if model == "identity" else {"rows": np.full((1, 8, 2), 1.0, np.float32)}
     connection.send(request, inputs, time.monotonic() + PATIENCE_S)
     return request.id
-
-
-def hear(connection: Connection) -> messages.Reply:
-    answer = connection.receive(time.monotonic() + PATIENCE_S)
-    assert answer is not None, "the server does not answer"
-    return answer[0]
 
 
 def counter(server: Server, name: str) -> int:

@@ -4,7 +4,7 @@ import functools
 import itertools
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +29,6 @@ from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, Proxy, serving, until
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
 
 
 def fixed(server: Server) -> dict[str, Any]:

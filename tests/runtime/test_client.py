@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ from tests.runtime.serving import PATIENCE_S, ObedientEngine, obedient, serving,
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def robot(server: Server) -> Iterator[RobotClient]:
-    with RobotClient(server.listening[0]) as connected:
-        yield connected
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,18 +26,6 @@ from tests.runtime.serving import PATIENCE_S, ObedientEngine, Proxy, obedient, s
 
 SECOND = 10**9
 HOUR = 3600 * SECOND
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def robot(server: Server) -> Iterator[RobotClient]:
-    with RobotClient(server.listening[0]) as connected:
-        yield connected
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from limpet.contracts.errors import StaleReplyError
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.client import RobotClient
 from limpet.runtime.server import Server
-from tests.runtime.questions import x
+from tests.runtime.clients import x
 from tests.runtime.serving import PATIENCE_S, obedient
 
 SECOND = 1_000_000_000

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,6 @@ from tests.runtime.serving import (
 SCORED, FILLED, PARTIAL, WARMING_UP, HOLE, REPEATED, LATE = RowState
 MODEL = "tiny-anomaly"
 Floats = NDArray[np.float64]
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as running:
-        yield running
 
 
 def unacknowledged(pump: SensorStream) -> int:

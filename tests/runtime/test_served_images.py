@@ -47,12 +47,6 @@ def fresh_server(tmp_path: Path) -> Iterator[Server]:
         yield served
 
 
-@pytest.fixture
-def robot(server: Server) -> Iterator[RobotClient]:
-    with RobotClient(server.listening[0]) as connected:
-        yield connected
-
-
 def scene(number: int = 0, rows: int = 48, columns: int = 64) -> NDArray[np.uint8]:
     return np.random.default_rng(number).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
 

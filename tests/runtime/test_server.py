@@ -21,14 +21,13 @@ from limpet.runtime.alert_feed import AlertFeed
 from limpet.runtime.client import RobotClient
 from limpet.runtime.run_cost import RunCost
 from limpet.runtime.server import Server
+from tests.runtime.clients import hear, x
 from tests.runtime.questions import (
     MODEL,
     check_served,
     counter,
-    hear,
     never_reading_replies,
     tell,
-    x,
 )
 from tests.runtime.serving import (
     PATIENCE_S,

@@ -85,7 +85,7 @@ class ServedModel:
                 f"look at all checks with: limpet verify {self.bundle.path}",
             )
         took = self._measure(golden.inputs)
-        self.measured_p50_ns, self.measured_p99_ns = percentile(took, 0.5), percentile(took, 0.99)
+        self.measured_p99_ns = percentile(took, 0.99)
         """Of one run of the graph at the smallest batch, when the model was loaded."""
         self.cost = RunCost(percentile(took, QUANTILE))
         """The same, p95, followed since for requests of one."""
