@@ -19,6 +19,7 @@ from importlib import metadata
 import click
 
 from limpet.contracts.errors import ImpossibleHereError, LimpetError, MissingExtraError
+from limpet.runtime.commands import entry_points, load_command
 
 GROUP = "limpet.commands"
 
@@ -28,7 +29,7 @@ class Commands(click.Group):
 
     def entry_points(self) -> dict[str, metadata.EntryPoint]:
         """Entry points by command name."""
-        return {point.name: point for point in metadata.entry_points(group=GROUP)}
+        return entry_points(GROUP)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, sorted."""
@@ -37,11 +38,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports one command."""
         point = self.entry_points().get(cmd_name)
-        if point is None:
-            return None
-        command = point.load()
-        assert isinstance(command, click.Command), f"{point.value} is no click command"
-        return command
+        return None if point is None else load_command(point)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

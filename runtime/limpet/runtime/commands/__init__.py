@@ -1,14 +1,29 @@
-"""Commands of the runtime, one module each, and the options that several have."""
+"""Commands of the runtime, one module each, the options that several have, and how those of other
+packages are found.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def entry_points(group: str) -> dict[str, metadata.EntryPoint]:
+    """Commands that installed packages contribute to a group, by name; none is imported."""
+    return {point.name: point for point in metadata.entry_points(group=group)}
+
+
+def load_command(point: metadata.EntryPoint) -> click.Command:
+    """Imports a command that an entry point names."""
+    command = point.load()
+    assert isinstance(command, click.Command), f"{point.value} is no click command"
+    return command
 
 
 def json_option(function: Function) -> Function:

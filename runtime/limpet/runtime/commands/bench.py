@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from limpet.contracts.reports import format_table, write_json
-from limpet.runtime.commands import json_option
+from limpet.runtime.commands import entry_points, json_option, load_command
 
 if TYPE_CHECKING:
     from limpet.runtime.bench.streaming import StreamStep
@@ -26,20 +25,12 @@ class Benchmarks(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all benchmarks, sorted."""
-        return sorted({*super().list_commands(ctx), *_elsewhere()})
+        return sorted({*super().list_commands(ctx), *entry_points(GROUP)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """One benchmark."""
-        point = _elsewhere().get(cmd_name)
-        if point is None:
-            return super().get_command(ctx, cmd_name)
-        found = point.load()
-        assert isinstance(found, click.Command), f"{point.value} is no click command"
-        return found
-
-
-def _elsewhere() -> dict[str, metadata.EntryPoint]:
-    return {point.name: point for point in metadata.entry_points(group=GROUP)}
+        point = entry_points(GROUP).get(cmd_name)
+        return super().get_command(ctx, cmd_name) if point is None else load_command(point)
 
 
 @click.group("bench", cls=Benchmarks)
