@@ -49,7 +49,8 @@ def slopes_of(
         dy/dz of the line through the outermost points, by least squares; 0, square, where too
         little lies between the fingers for a line. (g, 2)
     """
-    outermost = np.full((len(depth_m), 2, BINS), -np.inf, np.float32)  # along ∓y
+    # Outermost places along -y and y, in each bin; flat, because that is where `at` is fast.
+    outermost = np.full(len(depth_m) * 2 * BINS, -np.inf, np.float32)
     depth = np.asarray(depth_m, np.float32)
     half = np.asarray(width_m, np.float32) / 2
     edge, high = gripper.opening_m / 2, gripper.height_m
@@ -59,8 +60,10 @@ def slopes_of(
         row, at = np.nonzero(between)
         bins = np.floor((z[row, at] / high + 0.5) * BINS).astype(np.intp).clip(0, BINS - 1)
         for finger, side in enumerate((-1, 1)):
-            np.maximum.at(outermost, (which[row], finger, bins), side * y[row, at])
-    return _slopes(outermost * np.array([[-1], [1]], np.float32), high / BINS)
+            where = (which[row] * 2 + finger) * BINS + bins
+            np.maximum.at(outermost, where, side * y[row, at])
+    sides = np.array([[-1], [1]], np.float32)
+    return _slopes(sides * outermost.reshape(-1, 2, BINS), high / BINS)
 
 
 def _slopes(y: Float32, step_m: float) -> Float32:

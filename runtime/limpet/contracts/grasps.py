@@ -264,8 +264,8 @@ def _squareness(rows: Float32, observed: Float32, decoding: GraspDecoding) -> Fl
         observed,
         decoding.gripper,
     )
-    cosines: Float32 = 1 / np.sqrt(1 + np.square(slopes))
-    return cosines.prod(axis=1)
+    square: Float32 = np.prod(1 / np.sqrt(1 + np.square(slopes)), axis=1)
+    return square
 
 
 def decode(outputs: Tensors, observed: Float32, decoding: GraspDecoding, views: int = 1) -> Grasps:
