@@ -39,6 +39,13 @@ def test_a_manifest_of_a_grasp_model_survives_its_bytes() -> None:
     assert msgspec.structs.replace(read, manifest_sha256="") == MANIFEST
 
 
+def test_a_manifest_from_before_outlines_counted_is_read() -> None:
+    fields = msgspec.json.decode(encode_manifest(MANIFEST))
+    for name in ("enough_held", "square_power"):
+        del fields["decoding"][name]
+    assert decode_manifest(msgspec.json.encode(fields), "here").decoding == MANIFEST.decoding
+
+
 def _replaced(**changes: Any) -> Any:
     return msgspec.structs.replace(MANIFEST, **changes)
 
@@ -66,6 +73,8 @@ def _reshaped(index: int, shape: list[int | str]) -> Any:
         ),
         (_replaced(decoding=GraspDecoding(gripper=Gripper(finger_m=-1))), "'finger_m': -1"),
         (_replaced(decoding=GraspDecoding(finger_shift_m=-1)), "do not fit each other"),
+        (_replaced(decoding=GraspDecoding(square_power=-1)), "do not fit each other"),
+        (_replaced(decoding=GraspDecoding(enough_held=-1)), "do not fit each other"),
         (_replaced(decoding=GraspDecoding(score="quality")), "decoding does not name"),
         (_reshaped(5, [64, 2, 3]), "approaches"),
         (_reshaped(6, [64, 3, 12, 5]), "do not fit a grasp model"),

@@ -175,6 +175,40 @@ def test_moved_fingers_find_grasps_where_widths_are_too_small() -> None:
     assert moved.rows[0, WIDTH] > 0.04
 
 
+def test_a_score_falls_where_little_is_held() -> None:
+    outputs = _outputs(np.full((1, 1, 12, 4), 0.8))
+    plain = msgspec.structs.replace(DECODING, square_power=0.0, enough_held=0)
+    kept = decode(outputs, POST, plain).rows[0]
+    assert kept[SCORE] == np.float32(0.8)
+    count = fit_of(
+        kept[None, ROTATION].reshape(1, 3, 3),
+        kept[None, TRANSLATION],
+        kept[None, DEPTH],
+        kept[None, WIDTH],
+        POST,
+        plain.gripper,
+    ).held[0]
+    for enough, share in ((2 * count, 0.5), (4 * count, 0.25), (count, 1.0)):
+        decoding = msgspec.structs.replace(plain, enough_held=int(enough))
+        fallen = decode(outputs, POST, decoding).rows[0]
+        np.testing.assert_allclose(fallen[SCORE], 0.8 * share, rtol=1e-6)
+        np.testing.assert_array_equal(fallen[1:], kept[1:])
+
+
+def test_of_two_turns_that_a_network_likes_as_much_the_square_one_is_first() -> None:
+    scores = np.zeros((1, 1, 12, 4))
+    scores[:, :, 1, 1], scores[:, :, 6, 1] = 0.9, 0.8  # 15° off the post's sides, and square
+    outputs = _outputs(scores)
+    both = msgspec.structs.replace(DECODING, per_approach=2, enough_held=0, square_power=0.0)
+    square = rotation_of([0, 0, 1.0], ANGLES_RAD[6]).reshape(9)
+    first = decode(outputs, POST, both).rows[0]
+    assert np.abs(first[ROTATION] - square).max() > 0.1
+    ranked = decode(outputs, POST, msgspec.structs.replace(both, square_power=4.0)).rows
+    np.testing.assert_allclose(ranked[0, ROTATION], square, atol=1e-6)
+    np.testing.assert_allclose(ranked[0, SCORE], 0.8, rtol=1e-5)
+    assert 0 < ranked[1, SCORE] < 0.8
+
+
 def test_nothing_between_the_fingers_is_no_grasp() -> None:
     outputs = _outputs(np.ones((1, 1, 12, 4)))
     outputs["seeds"] = outputs["seeds"] + np.float32(0.2)

@@ -68,6 +68,8 @@ def _check_grasp(where: str, manifest: Manifest) -> None:
         or not cloud.nearest_m < cloud.farthest_m
         or not cloud.lowest_m < cloud.highest_m
         or not 0 <= decoding.finger_shift_m < math.inf
+        or not 0 <= decoding.square_power < math.inf
+        or decoding.enough_held < 0
         or min(decoding.hypotheses, decoding.per_approach, decoding.rows) < 1
     ):
         raise BundleError(

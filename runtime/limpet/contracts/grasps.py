@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.clouds import NoGrasp
+from limpet.contracts.contacts import slopes_of
 from limpet.contracts.grasp_frames import ANGLES_RAD, DEPTHS_M, poses_of, rotation_of
 from limpet.contracts.grippers import Gripper, fit_of, place_fingers
 from limpet.contracts.tensors import Tensors
@@ -52,6 +53,10 @@ class GraspDecoding(
         finger_shift_m: How far a finger may move to a place that is free; 0: not at all.
         clearance_m: Room around fingers and base: what was seen is thinned to voxels.
         fewest_held: Observed points between the fingers, or the grip is empty.
+        enough_held: Where fewer than these are between them, the score falls in proportion: so
+            little is soon missed. 0: it does not.
+        square_power: A score is times the cosine of the angle at which the object's outline leans
+            against each finger, to this power; 0: outlines do not count.
         nms_translation_m, nms_rotation_rad: Of two grasps nearer than both the better stays.
         rows: Most grasps.
     """
@@ -65,13 +70,15 @@ class GraspDecoding(
     score: str = "score"
     width: str = "width"
     gripper: Gripper = Gripper()
-    hypotheses: int = 1024
+    hypotheses: int = 2048
     per_approach: int = 2
     graspness_power: float = 0.5
     width_factor: float = 1.0
     finger_shift_m: float = 0.02
     clearance_m: float = 0.002
     fewest_held: int = 10
+    enough_held: int = 40
+    square_power: float = 4.0
     nms_translation_m: float = 0.03
     nms_rotation_rad: float = float(np.pi / 6)
     rows: int = MOST_ROWS
@@ -209,7 +216,8 @@ def _best_angles(scores: Float32, count: int) -> Ints:
 def fit_rows(rows: Float32, observed: Float32, decoding: GraspDecoding) -> Float32:
     """Those rows whose gripper fits around what was seen, with something between its fingers.
 
-    Fingers may have moved: widths and translations differ then. (g, 17) → (k, 17)
+    Fingers may have moved: widths and translations differ then. Scores fall where little is held,
+    or where it leans against the fingers. (g, 17) → (k, 17)
     """
     if decoding.finger_shift_m > 0:
         rotation = rotations_of(rows)
@@ -237,7 +245,27 @@ def fit_rows(rows: Float32, observed: Float32, decoding: GraspDecoding) -> Float
         decoding.gripper,
         decoding.clearance_m,
     )
-    return rows[~fit.collides & (fit.held >= decoding.fewest_held)]
+    fits = ~fit.collides & (fit.held >= decoding.fewest_held)
+    rows, held = rows[fits], fit.held[fits]
+    if decoding.enough_held > 0:
+        rows[:, SCORE] *= np.minimum(held / decoding.enough_held, 1)
+    if decoding.square_power > 0:
+        rows[:, SCORE] *= _squareness(rows, observed, decoding) ** decoding.square_power
+    return rows
+
+
+def _squareness(rows: Float32, observed: Float32, decoding: GraspDecoding) -> Float32:
+    """Product of the cosines of the angles at which outlines lean against both fingers. (g,)"""
+    slopes = slopes_of(
+        rotations_of(rows),
+        rows[:, TRANSLATION],
+        rows[:, DEPTH],
+        rows[:, WIDTH],
+        observed,
+        decoding.gripper,
+    )
+    square: Float32 = np.prod(1 / np.sqrt(1 + np.square(slopes)), axis=1)
+    return square
 
 
 def decode(outputs: Tensors, observed: Float32, decoding: GraspDecoding, views: int = 1) -> Grasps:

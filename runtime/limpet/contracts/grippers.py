@@ -88,7 +88,7 @@ def fit_of(
     depth = np.asarray(depth_m, np.float32)
     base, room = -gripper.base_m, clearance_m
     edge = gripper.opening_m / 2 + gripper.finger_m + room
-    seen = _seen_from(rotation, translation_m, observed, gripper, depth_m, edge, room)
+    seen = seen_from(rotation, translation_m, observed, gripper, depth_m, edge, room)
     for which, (x, y, z) in seen:
         reach, tip, inner = np.abs(y), depth[which, None], half[which, None]
         high = np.abs(z)
@@ -151,7 +151,7 @@ def place_fingers(
     base = np.zeros((count, bins), np.int64)
     depth = np.asarray(depth_m, np.float32)
     room = clearance_m
-    seen = _seen_from(rotation, translation_m, observed, gripper, depth_m, edge * BIN_M, room)
+    seen = seen_from(rotation, translation_m, observed, gripper, depth_m, edge * BIN_M, room)
     for which, (x, y, z) in seen:
         near = (np.abs(z) < gripper.height_m / 2 + room) & (x < depth[which, None] + room)
         near &= x > -gripper.base_m - gripper.finger_m - room
@@ -204,7 +204,7 @@ def _choose(
     return Placed(fits, shift.astype(np.float32), width.astype(np.float32), held)
 
 
-def _seen_from(
+def seen_from(
     rotation: NDArray[Any],
     translation_m: NDArray[Any],
     observed: Float32,
@@ -214,6 +214,15 @@ def _seen_from(
     room_m: float,
 ) -> Iterator[tuple[Ints, tuple[Float32, Float32, Float32]]]:
     """Coordinates of nearby points in the grippers' frames, for some grasps at a time.
+
+    Args:
+        rotation: Columns approach, closing direction, height. (g, 3, 3)
+        translation_m: Grasps' points. (g, 3)
+        observed: Points, in the same frame. (n, 3)
+        gripper: Its sizes.
+        depth_m: How far the fingertips reach beyond the grasps' points. (g,)
+        half_m: How far points may be to either side along the closing direction, at least.
+        room_m: Room around fingers and base.
 
     Yields:
         Indices of grasps (k,), and x, y, z of the points near them (k, m) each.
