@@ -60,7 +60,7 @@ def test_a_robot_that_stays_where_it_is_though_told_to_drive_has_a_frozen_camera
     for captured_ns in range(FROZEN_STANDING_AFTER):
         watch.check(IMAGE, captured_ns, moving=False)
     for moving in (False, True):
-        with pytest.raises(ImplausibleError, match="20 later images .* is told to"):
+        with pytest.raises(ImplausibleError, match=r"20 later images .* is told to"):
             watch.check(IMAGE, 100, moving)
     watch.check(255 - IMAGE, 101, moving=False)
     watch.check(255 - IMAGE, 102, moving=False)
