@@ -55,9 +55,9 @@ SEEDS = {"ours": 3, "simclr": 3, "oracle": 3, "random": 1, "autoencoder": 1, "fi
 """Of each arm."""
 ARMS = [(arm, seed) for seed in range(3) for arm, seeds in SEEDS.items() if seed < seeds]
 POLICY = PolicyConfig(
-    rounds=6, round_steps=24_000, last_epochs=16, environments=2 * len(ARMS), episodes_per_scene=4
+    rounds=4, round_steps=20_000, last_epochs=12, environments=2 * len(ARMS), episodes_per_scene=4
 )
-"""Of all policies together: 174,000 commands that each learns from."""
+"""Of all policies together: 110,000 commands that each learns from."""
 
 
 def encoder_of(arm: str, seed: int, options: argparse.Namespace) -> Encoder | None:
