@@ -3,8 +3,9 @@
     python -m tests.benchmarks.navigation_drive robot_configs/bundles/navigation \
       --json tests/benchmarks/results/navigation_drive.json
 
-One server, a process of its own, serves the policy and every other bundle beside it; a sensor node
-streams through the anomaly encoder meanwhile. Each episode is driven three times, one after the
+One server, a process of its own, serves the policy and every other bundle beside it; meanwhile a
+sensor node streams through the anomaly encoder, and a picking robot asks the grasp encoder again as
+soon as it has been answered. Each episode is driven three times, one after the
 other: in this process without a server; through ZeroMQ, as fast as answers come; and through ZeroMQ
 at 20 Hz of real time (the first `--real-time` episodes). Layouts and appearances were never trained
 in. A difference between the first two is the wire's; the third adds what lateness does. Stale is
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from limpet.contracts.bundle import read_bundle
 from limpet.contracts.reports import format_table, write_json
@@ -26,6 +29,7 @@ from limpet.runtime.client import RobotClient
 from limpet.runtime.demo.children import Child, Children
 from limpet.runtime.demo.drive import MAX_AGE_S
 from limpet.runtime.demo.driving import Drive, DriveReport
+from limpet.runtime.demo.pick import PickReport
 from limpet.runtime.engines import open_engine
 from limpet.runtime.machine import describe_machine
 from limpet.runtime.mobile_robot import MobileRobot
@@ -38,7 +42,7 @@ BUNDLES = REPOSITORY / "robot_configs" / "bundles"
 RECORDING = REPOSITORY / "runtime/limpet/runtime/demo/recordings/machine_temperature.csv"
 STREAM_SPEED = 6000
 """Times real time: 20 rows a second instead of one in five minutes."""
-MODEL = "navigation"
+MODEL, GRASP = "navigation", "grasp"
 PATIENT_S = 1.0
 """Oldest image where nothing sets the pace."""
 LOCAL, WIRE, REAL_TIME = "in process", "ZeroMQ", f"ZeroMQ at {CONTROL_HZ:g} Hz"
@@ -65,6 +69,22 @@ def stream(children: Children, endpoint: str, number: int) -> Child:
         f"sensor-{number}", "stream", RECORDING, "--to", endpoint, "--stream", f"press-{number}",
         "--model", "anomaly", "--speed", str(STREAM_SPEED),
     )  # fmt: skip
+
+
+def pick(children: Children, folder: Path, endpoint: str) -> Callable[[], PickReport]:
+    """Starts a picking robot; what is returned stops it, and gives what it came to."""
+    report = folder / "picks.json"
+    robot = children.start(
+        "picking-robot", "limpet.runtime.demo.pick", endpoint, GRASP, BUNDLES / GRASP,
+        report, folder / "picks.npy",
+    )  # fmt: skip
+    children.wait_for_line(robot, "ready", 60.0)
+
+    def stop() -> PickReport:
+        children.stop(robot)
+        return msgspec.json.decode(report.read_bytes(), type=PickReport)
+
+    return stop
 
 
 def drive_all(
@@ -129,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     local = LocalDriver(bundle.manifest, open_engine(bundle, "auto").run, CONTROL_HZ)
     with tempfile.TemporaryDirectory() as scratch, Children(Path(scratch)) as children:
         endpoint, served = serve(children, Path(scratch), bundle.path)
+        stop_picking = pick(children, Path(scratch), endpoint)
         frame_s = 1.0 / CONTROL_HZ
         with (
             MobileRobot(
@@ -144,10 +165,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             drive_all(drives, options.episodes, options.real_time, children, endpoint)
             ages = {LOCAL: 0.0, WIRE: PATIENT_S, REAL_TIME: MAX_AGE_S}
             arms = {name: drive.report(MODEL, ages[name]) for name, drive in drives.items()}
+        picked = stop_picking()
         with RobotClient(endpoint) as asking:
             status = asking.status()
     columns = ["", "episodes", "SR", "SPL", "Hz", "p50 ms", "p99 ms", "stale", "stops", "oldest ms"]
     print(format_table(columns, [row(name, report) for name, report in arms.items()]))
+    print(f"meanwhile {picked.answered} of {picked.requests} scenes were answered with grasps")
     against = {name: paired(arms[LOCAL], arms[name]) for name in (WIRE, REAL_TIME)}
     for name, pairs in against.items():
         print(f"{name} against {LOCAL}: {pairs}")
@@ -160,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "task": UNSEEN,
             "arms": arms,
             "against_in_process": against,
+            "picking": picked,
             "counters": status.counters,
         },
     )

@@ -1,16 +1,15 @@
 """Encoders under one budget: as many steps on the same images for each, then policies alike.
 
     nice python -m tests.benchmarks.navigation_matched --pairs DIR --cache DIR \
-        --textures ../shared/data/textures --reference RUN \
-        --json tests/benchmarks/results/navigation_matched.json
+        --textures ../shared/data/textures --json tests/benchmarks/results/navigation_matched.json
 
-A seed is that of encoder and policy both. Its policies share one demonstration of the LiDAR driver,
-rendered once; then each drives itself for a round, learns from all, and drives the same episodes in
-layouts and appearances that nothing was trained in. The pairs are those of
+A seed is that of an encoder and of the weights of its policy. All policies learn from the same
+drives: a demonstration of the LiDAR driver, and rounds in which each policy drives its share
+(`limpet.training.navigation.common_drives`); so images are rendered once for all. Then each drives
+the same episodes in layouts and appearances that nothing was trained in. The pairs are those of
 `python -m limpet.training.navigation.pairs`, of the set `encoder`.
 
-All is kept under --cache, so the command goes on where it stopped; --arms and --seeds limit what is
-trained and driven, the table shows all that is there.
+All is kept under --cache, so the command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ import numpy as np
 from limpet.contracts.reports import format_table, write_json
 from limpet.contracts.whole_files import write_whole
 from limpet.runtime.machine import describe_machine
+from limpet.training.navigation.common_drives import Pupil, train_together
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder, load_encoder
-from limpet.training.navigation.policy import read_actor
-from limpet.training.navigation.policy_config import PolicyConfig
+from limpet.training.navigation.policy_config import PolicyConfig, SenseName
 from limpet.training.navigation.policy_evaluation import (
     UNSEEN,
     Evaluation,
@@ -37,22 +36,14 @@ from limpet.training.navigation.policy_evaluation import (
     evaluate_policy,
     wilson,
 )
-from limpet.training.navigation.policy_train import (
-    FOLDER,
-    RECORD,
-    share_demonstration,
-    train_policy,
-)
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import perception
 from limpet.training.navigation.train import train_navigation
-from limpet.training.run import CHECKPOINT, WEIGHTS, RunFolder
 from limpet.training.run import RECORD as RUN_RECORD
+from limpet.training.run import RunFolder
 
-BUDGET = {"steps": 400, "precision": "bf16"}
-"""Of every encoder that is trained, beside its defaults."""
-POLICY = PolicyConfig(rounds=1)
-"""Of every policy: 42,000 commands."""
+BUDGET = {"steps": 1600, "precision": "bf16"}
+"""Of every encoder that is trained, beside its defaults: that of the reference bundle."""
 ENCODERS: dict[str, dict[str, Any]] = {
     "ours": {},
     "simclr": {"objective": "simclr"},
@@ -60,18 +51,19 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "fixed": {"objective": "multi_positive", "temperature": "fixed"},
 }
 """What differs from the defaults."""
-SEEDS = {
-    "ours": 3, "simclr": 3, "oracle": 3, "random": 1, "autoencoder": 1, "fixed": 1, "reference": 1,
-}  # fmt: skip
-"""Of each arm. The reference is an encoder of a longer training, its policy one of this budget."""
+SEEDS = {"ours": 3, "simclr": 3, "oracle": 3, "random": 1, "autoencoder": 1, "fixed": 1}
+"""Of each arm."""
+ARMS = [(arm, seed) for seed in range(3) for arm, seeds in SEEDS.items() if seed < seeds]
+POLICY = PolicyConfig(
+    rounds=4, round_steps=20_000, last_epochs=12, environments=2 * len(ARMS), episodes_per_scene=4
+)
+"""Of all policies together: 110,000 commands that each learns from."""
 
 
 def encoder_of(arm: str, seed: int, options: argparse.Namespace) -> Encoder | None:
     """An arm's encoder, trained if it is not there yet; None for one without."""
     if arm == "oracle":
         return None
-    if arm == "reference":
-        return load_encoder(options.reference)
     if arm == "random":
         return Encoder(NavigationConfig(seed=seed)).eval()
     run = options.cache / f"encoder-{arm}-{seed}"
@@ -84,43 +76,16 @@ def encoder_of(arm: str, seed: int, options: argparse.Namespace) -> Encoder | No
     return load_encoder(run)
 
 
-def cell(cache: Path, arm: str, seed: int) -> Path:
-    """Where an arm's policy of a seed is, and its evaluation."""
-    return cache / f"policy-{arm}-{seed}"
+def pupil_of(arm: str, seed: int, options: argparse.Namespace) -> Pupil:
+    """What an arm's policy drives by."""
+    encoder = encoder_of(arm, seed, options)
+    sense: SenseName = "lidar" if encoder is None else "embedding"
+    return Pupil(perception(msgspec.structs.replace(POLICY, sense=sense), encoder), seed)
 
 
 def evaluation_of(cache: Path, arm: str, seed: int, episodes: int) -> Path:
     """The file of an evaluation."""
-    return cell(cache, arm, seed) / f"unseen-{episodes}.json"
-
-
-def fill(arms: list[str], seed: int, options: argparse.Namespace, library: SceneLibrary) -> None:
-    """Trains and drives all arms of a seed, as far as they are not there."""
-    cache: Path = options.cache
-    left = [a for a in arms if not evaluation_of(cache, a, seed, options.episodes).exists()]
-    policies = {}
-    for arm in left:
-        encoder = encoder_of(arm, seed, options)
-        sense = "lidar" if encoder is None else "embedding"
-        config = msgspec.structs.replace(POLICY, sense=sense, seed=seed)
-        policies[arm] = config, encoder, perception(config, encoder)
-    begun = (RECORD, CHECKPOINT)
-    fresh = {
-        cell(cache, arm, seed): (config, perceive)
-        for arm, (config, _, perceive) in policies.items()
-        if not any((cell(cache, arm, seed) / FOLDER / name).exists() for name in begun)
-    }
-    if fresh:
-        share_demonstration(fresh, library)
-    for arm, (config, encoder, perceive) in policies.items():
-        folder = cell(cache, arm, seed)
-        if not (folder / FOLDER / RECORD).exists():
-            train_policy(folder, config, encoder, resume=True, library=library)
-        actor = read_actor(folder / FOLDER / WEIGHTS)
-        found = evaluate_policy(actor, perceive, episodes=options.episodes, library=library)
-        file = evaluation_of(cache, arm, seed, options.episodes)
-        write_whole(file, msgspec.json.encode(found))
-        show(rows(options))
+    return cache / "policies" / f"{arm}-{seed}" / f"unseen-{episodes}.json"
 
 
 def rows(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -198,21 +163,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=Path, required=True, help="what encoders learn from")
     parser.add_argument("--textures", type=Path, help="folder of images for appearances")
-    parser.add_argument("--reference", type=Path, metavar="RUN", help="a longer trained encoder")
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--arms", nargs="*", choices=SEEDS, default=list(SEEDS))
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--json", type=Path, dest="json_file")
     options = parser.parse_args()
     scenes = options.cache / "scenes"
     scenes.mkdir(parents=True, exist_ok=True)
-    library = SceneLibrary(options.textures, painted=2 * POLICY.environments, kept=scenes)
-    for seed in options.seeds:
-        arms = [arm for arm in options.arms if seed < SEEDS[arm]]
-        if options.reference is None and "reference" in arms:
-            arms.remove("reference")
-        fill(arms, seed, options, library)
+    painted, geometries = 2 * POLICY.environments, 2 * POLICY.environments
+    library = SceneLibrary(options.textures, geometries, painted, kept=scenes)
+    pupils = {f"{arm}-{seed}": pupil_of(arm, seed, options) for arm, seed in ARMS}
+    actors = train_together(options.cache / "policies", pupils, POLICY, library)
+    for arm, seed in ARMS:
+        file = evaluation_of(options.cache, arm, seed, options.episodes)
+        if not file.exists():
+            name = f"{arm}-{seed}"
+            driven = evaluate_policy(
+                actors[name], pupils[name].perceive, episodes=options.episodes, library=library
+            )
+            write_whole(file, msgspec.json.encode(driven))
+            show(rows(options))
     found = rows(options)
     show(found)
     report = {

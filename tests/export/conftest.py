@@ -17,11 +17,12 @@ CONFIG = AnomalyConfig(
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished RUN on 600 rows of two named channels at 10 Hz."""
+    """A finished RUN on 600 rows of two named channels at 10 Hz, of which one tells the other."""
     folder = tmp_path_factory.mktemp("trained")
     t = np.arange(600)
     rng = np.random.default_rng(0)
-    values = np.stack([np.sin(t / 9), np.cos(t / 5)], axis=1) + rng.normal(0, 0.2, (600, 2))
+    speed = np.sin(t / 9) + rng.normal(0, 0.2, 600)
+    values = np.stack([speed, 2.0 * speed + rng.normal(0, 0.02, 600)], axis=1)
     names = np.array(["speed", "current"])
     np.savez(folder / "normal.npz", values=values, channels=names, rate_hz=10.0)
     train_anomaly(folder / "normal.npz", folder / "run", CONFIG, command="limpet train anomaly …")

@@ -172,7 +172,9 @@ def test_the_graph_has_free_batch_and_rows_and_agrees_with_pytorch_in_any_chunki
     for number in range(2):
         found = np.concatenate([part[number] for part in parts], axis=1)
         np.testing.assert_allclose(found, wanted[number], atol=1e-4)
-    np.testing.assert_allclose(state, wanted[2], atol=1e-4)
+    # Sums of squares of what one channel leaves of the other reach thousands.
+    np.testing.assert_allclose(state, wanted[2], rtol=1e-6, atol=1e-4)
+    assert np.abs(state).max() > 1000
 
 
 def test_parity_runs_the_golden_inputs_at_several_batch_sizes(bundle: Bundle) -> None:

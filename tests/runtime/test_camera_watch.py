@@ -8,6 +8,7 @@ import pytest
 from limpet.contracts.errors import ImplausibleError
 from limpet.runtime.camera_watch import (
     FROZEN_AFTER,
+    FROZEN_STANDING_AFTER,
     MOST_CAMERAS,
     MOST_CLIENTS,
     CameraWatch,
@@ -42,12 +43,24 @@ def test_an_older_image_that_comes_late_is_no_repeat() -> None:
         watch.check(IMAGE, captured_ns, moving=True)
 
 
-def test_repeats_while_standing_do_not_count_and_those_while_moving_do() -> None:
+def test_repeats_while_standing_do_not_count_as_those_while_moving() -> None:
     watch = CameraWatch()
-    for captured_ns in range(100):
+    standing = FROZEN_STANDING_AFTER - FROZEN_AFTER
+    for captured_ns in range(standing):
         watch.check(IMAGE, captured_ns, moving=False)
     for captured_ns in range(100, 100 + FROZEN_AFTER - 1):
         watch.check(IMAGE, captured_ns, moving=True)
-    with pytest.raises(ImplausibleError) as caught:
+    with pytest.raises(ImplausibleError, match="while the robot moves") as caught:
         watch.check(IMAGE, 200, moving=True)
     assert caught.value.cause == "camera_frozen"
+
+
+def test_a_robot_that_stays_where_it_is_though_told_to_drive_has_a_frozen_camera() -> None:
+    watch = CameraWatch()
+    for captured_ns in range(FROZEN_STANDING_AFTER):
+        watch.check(IMAGE, captured_ns, moving=False)
+    for moving in (False, True):
+        with pytest.raises(ImplausibleError, match=r"20 later images .* is told to"):
+            watch.check(IMAGE, 100, moving)
+    watch.check(255 - IMAGE, 101, moving=False)
+    watch.check(255 - IMAGE, 102, moving=False)

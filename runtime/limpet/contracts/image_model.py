@@ -56,31 +56,37 @@ class ImageModel:
         Raises:
             TensorError: A tensor is not what `inputs` says.
         """
-        request = self.remembering(request)
+        request = self.completed(request)
         return self.infer_small(self.shrink(request), request)
 
-    def remembering(self, request: Tensors) -> Tensors:
-        """The request, with an empty memory where it has none."""
-        if self.memory is None or self.memory.input in request:
+    def completed(self, request: Tensors) -> Tensors:
+        """A request that lacks nothing, with an empty memory where it brings none.
+
+        Raises:
+            TensorError: Something is missing.
+        """
+        memory = None if self.memory is None else self.memory.input
+        for spec in self.inputs:
+            if spec.name not in request and spec.name != memory:
+                raise TensorError(
+                    f"model {self._manifest.name!r}: tensor {spec.name!r} is missing, "
+                    f"found {sorted(request) or 'none'}",
+                    f"wanted: {'; '.join(spec.describe() for spec in self.inputs)}",
+                )
+        if memory is None or memory in request:
             return request
         (size,) = map(int, self.inputs[-1].shape)
-        return {**request, self.memory.input: np.zeros(size, np.float32)}
+        return {**request, memory: np.zeros(size, np.float32)}
 
     def shrink(self, request: Tensors) -> Float32:
-        """Checks a request; its image in the graph's size, values 0 to 255. (h, w, 3)
+        """Checks a completed request; its image in the graph's size, values 0 to 255. (h, w, 3)
 
         Raises:
             TensorError: A tensor is not what `inputs` says.
         """
         image, *others = self.inputs
-        found = request.get(image.name)
-        small = None if found is None else shrink(found, self.how)
+        small = shrink(request[image.name], self.how)
         rest = {name: array for name, array in request.items() if name != image.name}
-        if small is None:
-            raise TensorError(
-                f"tensor {image.name!r} is missing, found {sorted(rest) or 'none'}",
-                f"wanted: {'; '.join(spec.describe() for spec in self.inputs)}",
-            )
         check_tensors(others, rest, f"model {self._manifest.name!r}")
         return small
 

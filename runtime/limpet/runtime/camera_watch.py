@@ -29,6 +29,9 @@ it is 4.5 in the same images."""
 FROZEN_AFTER = 3
 """Images equal to the one before, each captured later, after which a moving robot's camera is
 frozen. At 20 Hz that is 0.15 s, 8 cm at half a metre per second."""
+FROZEN_STANDING_AFTER = 20
+"""The same where the robot says that it stands, though every answer told it to drive: at 20 Hz a
+second, longer than a base takes to start. A camera that lives has noise, unless it is simulated."""
 MOST_CAMERAS = 8
 """Cameras of one client that are remembered, those that sent last; nobody else's suffer."""
 MOST_CLIENTS = 1024
@@ -73,13 +76,14 @@ class CameraWatch:
     def __init__(self) -> None:
         self._seen = -1
         self._captured_ns = -1
-        self._repeats = 0
+        self._repeats = self._repeats_moving = 0
 
     def check(self, image: Uint8, captured_ns: int, moving: bool) -> None:
         """Takes the next image.
 
         An image that comes again with the same capture time was sent again and proves nothing.
         Frozen is frozen until another image comes: a robot that stops for it must not start again.
+        It is for images that are answered with an action; others may be the same for ever.
 
         Args:
             image: As the camera gave it.
@@ -91,19 +95,25 @@ class CameraWatch:
         """
         seen = zlib.crc32(np.ascontiguousarray(image).data)
         if seen != self._seen:
-            self._seen, self._captured_ns, self._repeats = seen, captured_ns, 0
+            self._seen, self._captured_ns = seen, captured_ns
+            self._repeats = self._repeats_moving = 0
             return
-        if captured_ns > self._captured_ns:
-            self._captured_ns = captured_ns
-            if moving and self._repeats < FROZEN_AFTER:
-                self._repeats += 1
-        if self._repeats >= FROZEN_AFTER:
+        if captured_ns > self._captured_ns and not self._frozen:
+            self._repeats += 1
+            self._repeats_moving += moving
+        self._captured_ns = max(captured_ns, self._captured_ns)
+        if self._frozen:
             raise ImplausibleError(
                 "camera_frozen",
-                f"the camera is frozen: {FROZEN_AFTER} later images or more equal one another, "
-                "byte for byte, while the robot moves",
+                f"the camera is frozen: {self._repeats} later images or more equal one another, "
+                "byte for byte, while the robot "
+                + ("moves" if self._repeats_moving >= FROZEN_AFTER else "is told to"),
                 "restart the camera or its driver",
             )
+
+    @property
+    def _frozen(self) -> bool:
+        return self._repeats_moving >= FROZEN_AFTER or self._repeats >= FROZEN_STANDING_AFTER
 
 
 class CameraWatches:

@@ -70,12 +70,11 @@ class ServedImages:
 
     def _infer(self, request: Tensors, origin: Origin) -> Tensors:
         name = self.model.inputs[0].name
-        request = self.model.remembering(request)
-        if origin.channel_order != "rgb" and name in request:
+        request = self.model.completed(request)
+        if origin.channel_order != "rgb":
             request = {**request, name: as_rgb(request[name], origin.channel_order)}
         small = self.model.shrink(request)
         check_exposure(small)
-        moving = False
         if self.model.action is not None:
             goal, motion, *memory = (request[spec.name] for spec in self.model.inputs[1:])
             check_goal(goal, self.model.action)
@@ -83,8 +82,8 @@ class ServedImages:
             for each in memory:
                 check_memory(each)
             moving = bool(np.any(np.abs(motion) >= MOVING))
-        watch = self._cameras.of(origin.client, origin.camera)
-        watch.check(request[name], origin.captured_ns, moving)
+            watch = self._cameras.of(origin.client, origin.camera)
+            watch.check(request[name], origin.captured_ns, moving)
         outputs = self.model.infer_small(small, request)
         for name, array in outputs.items():
             if not np.isfinite(array).all():

@@ -18,11 +18,9 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.policy_train import (
     PolicyRecord,
     Schedule,
-    share_demonstration,
     train_policy,
 )
 from limpet.training.navigation.scenes import SceneLibrary
-from limpet.training.navigation.senses import perception
 from limpet.training.run import CHECKPOINT, WEIGHTS
 
 TINY = PolicyConfig(
@@ -47,6 +45,27 @@ TINY = PolicyConfig(
 
 def weights(actor: Actor) -> list[list[float]]:
     return [value.flatten().tolist() for value in actor.state_dict().values()]
+
+
+def train_until(
+    stage: int,
+    run: Path,
+    config: PolicyConfig,
+    scenes: SceneLibrary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trains, and is killed when a stage begins."""
+    begin_stage = Schedule.begin_stage
+
+    def killed(self: Schedule, begun: int) -> None:
+        if begun == stage:
+            raise KeyboardInterrupt
+        begin_stage(self, begun)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Schedule, "begin_stage", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_policy(run, config, library=scenes)
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +103,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
     stage: int,
 ) -> None:
-    begin_stage = Schedule.begin_stage
-
-    def killed(self: Schedule, begun: int) -> None:
-        if begun == stage:
-            raise KeyboardInterrupt
-        begin_stage(self, begun)
-
-    monkeypatch.setattr(Schedule, "begin_stage", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_policy(tmp_path, TINY, library=scenes)
-    monkeypatch.undo()
+    train_until(stage, tmp_path, TINY, scenes, monkeypatch)
     with pytest.raises(UsageError, match="holds an interrupted training"):
         train_policy(tmp_path, TINY, library=scenes)
     other = msgspec.structs.replace(TINY, discount=0.9)
@@ -108,37 +117,12 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     assert weights(resumed) == weights(trained[1])
 
 
-def test_policies_that_share_a_demonstration_end_as_if_each_had_its_own(
-    tmp_path: Path, scenes: SceneLibrary
-) -> None:
-    config = msgspec.structs.replace(TINY, sense="embedding", steps=0)
-    encoders = [Encoder(NavigationConfig(width=4, seed=seed)).eval() for seed in (0, 1)]
-    blind = msgspec.structs.replace(config, sense="nothing")
-    share_demonstration(
-        {
-            tmp_path / "blind": (blind, perception(blind, None)),
-            **{tmp_path / str(i): (config, perception(config, e)) for i, e in enumerate(encoders)},
-        },
-        scenes,
-    )
-    for i, encoder in enumerate(encoders):
-        shared = train_policy(tmp_path / str(i), config, encoder, library=scenes, resume=True)
-        alone = train_policy(tmp_path / f"alone-{i}", config, encoder, library=scenes)
-        assert weights(shared) == weights(alone)
-    assert train_policy(tmp_path / "blind", blind, library=scenes, resume=True).features == 0
-    other = msgspec.structs.replace(blind, seed=1), perception(blind, None)
-    with pytest.raises(UsageError, match="configurations differ"):
-        share_demonstration({tmp_path / "a": (blind, other[1]), tmp_path / "b": other}, scenes)
-    with pytest.raises(UsageError, match="holds a policy already"):
-        share_demonstration({tmp_path / "blind": (blind, other[1])}, scenes)
-
-
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_rounds_may_be_added_or_left_out_before_the_last_one_is_learnt_from(
-    tmp_path: Path, scenes: SceneLibrary, rounds: int
+    tmp_path: Path, scenes: SceneLibrary, monkeypatch: pytest.MonkeyPatch, rounds: int
 ) -> None:
     begun, wanted = (msgspec.structs.replace(TINY, steps=0, rounds=n) for n in (2, rounds))
-    share_demonstration({tmp_path / "a": (begun, perception(begun, None))}, scenes)
+    train_until(1, tmp_path / "a", begun, scenes, monkeypatch)
     resumed = train_policy(tmp_path / "a", wanted, library=scenes, resume=True)
     assert weights(resumed) == weights(train_policy(tmp_path / "b", wanted, library=scenes))
 

@@ -96,20 +96,6 @@ class Course:
                 report(self._done(), f"success {figures['success']:.2f}")
         return figures
 
-    def begin_with(
-        self, trips: Sequence[Trip], rng: np.random.Generator, outcome: Mapping[str, float]
-    ) -> None:
-        """The first stage with a demonstration that has been recorded already, to go on from.
-
-        Args:
-            trips: With this policy's inputs.
-            rng: That of the stage, as recording left it.
-            outcome: Of the demonstration's episodes.
-        """
-        self._trips = list(trips)
-        with metrics_log(self._folder, 0) as log:
-            self._end_stage(log, {**outcome, **self._learn(rng)})
-
     def _end_stage(self, log: Write, figures: dict[str, float]) -> None:
         self._stage += 1
         log(self._done(), figures)
@@ -180,14 +166,11 @@ class Course:
                 bytearray(msgspec.json.encode(self._config)), dtype=torch.uint8
             ),
             "stage": torch.tensor(self._stage),
-            "lengths": torch.tensor([len(trip.taught) for trip in self._trips]),
-            "terminated": torch.tensor([trip.terminated for trip in self._trips]),
+            **tensors_of(self._trips),
         }
-        for name in COLUMNS:
-            tensors[f"trips/{name}"] = torch.cat([getattr(trip, name) for trip in self._trips])
-        tensors |= _under("imitator", self._imitator.state())
+        tensors |= under("imitator", self._imitator.state())
         if self._learner is not None:
-            tensors |= _under("learner", self._learner.state())
+            tensors |= under("learner", self._learner.state())
         return tensors
 
     def _restore(self) -> None:
@@ -207,8 +190,8 @@ class Course:
                     f"repeat the first command, or remove {self._folder} and begin anew",
                 )
             self._trips = trips_of(tensors)
-            self._imitator.restore(_below("imitator", tensors))
-            if learnt := _below("learner", tensors):
+            self._imitator.restore(below("imitator", tensors))
+            if learnt := below("learner", tensors):
                 self._learner = self._new_learner()
                 self._learner.restore(learnt)
                 self._learner.copy_to_actor()
@@ -221,8 +204,17 @@ class Course:
             ) from error
 
 
+def tensors_of(trips: Sequence[Trip]) -> dict[str, Tensor]:
+    """What trips hold, one after the other, as `trips_of` takes it."""
+    return {
+        "lengths": torch.tensor([len(trip.taught) for trip in trips]),
+        "terminated": torch.tensor([trip.terminated for trip in trips]),
+        **{f"trips/{name}": torch.cat([getattr(trip, name) for trip in trips]) for name in COLUMNS},
+    }
+
+
 def trips_of(tensors: Mapping[str, Tensor]) -> list[Trip]:
-    """All trips that a checkpoint holds, in the order in which they were recorded."""
+    """All trips that `tensors_of` was given, in the order in which they were recorded."""
     lengths: list[int] = tensors["lengths"].tolist()
     parts = {
         name: torch.split(tensors[f"trips/{name}"], [n + (name == "inputs") for n in lengths])
@@ -234,10 +226,12 @@ def trips_of(tensors: Mapping[str, Tensor]) -> list[Trip]:
     ]
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with a prefix before their names."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that `under` gave this prefix, without it."""
     start = f"{prefix}/"
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

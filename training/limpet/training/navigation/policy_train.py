@@ -15,10 +15,9 @@ the same weights, on the same machine.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -28,7 +27,7 @@ import torch
 
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.whole_files import write_whole
-from limpet.training.navigation.course import Course, commands_of, demonstration, stage_rng
+from limpet.training.navigation.course import Course, commands_of
 from limpet.training.navigation.encoder import Encoder, load_encoder
 from limpet.training.navigation.environment import Observation, PointGoalEnv
 from limpet.training.navigation.fleet import Fleet
@@ -36,7 +35,7 @@ from limpet.training.navigation.imitation import Imitator
 from limpet.training.navigation.policy import EMBEDDING, Actor, Eyes, read_actor, write_actor
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.scenes import SceneLibrary
-from limpet.training.navigation.senses import Perception, SideBySide, perception
+from limpet.training.navigation.senses import Perception, perception
 from limpet.training.progress import progress
 from limpet.training.run import CHECKPOINT, POLICY, POLICY_RECORD, WEIGHTS, library_versions
 from limpet.training.settings import read_settings
@@ -152,45 +151,6 @@ def beginner(config: PolicyConfig, perceive: Perception) -> tuple[Actor, Imitato
         torch.manual_seed(config.seed)
         actor = Actor(perceive.features, config.width, config.task.robot, eyes, config.memory)
         return actor, Imitator(actor, config)
-
-
-def share_demonstration(
-    policies: Mapping[Path, tuple[PolicyConfig, Perception]], library: SceneLibrary
-) -> None:
-    """Begins several trainings with one demonstration, that scenes be rendered once for all.
-
-    Each is left as if it had been killed after its demonstration: `train_policy` with `resume`
-    goes on with it, in the same library, and where its perception needs an image it ends with the
-    same weights as without this.
-
-    Args:
-        policies: RUN to configuration, which may differ in `sense` only, and perception.
-        library: Scenes.
-
-    Raises:
-        UsageError: Configurations differ in more, or a RUN has a policy, whole or begun.
-    """
-    (config, _), *others = policies.values()
-    if any(msgspec.structs.replace(c, sense=config.sense) != config for c, _ in others):
-        raise UsageError("configurations differ, wanted one but for `sense`")
-    for run in policies:
-        if any((run / FOLDER / name).exists() for name in (RECORD, CHECKPOINT)):
-            raise UsageError(f"{run / FOLDER} holds a policy already", "leave it out, or remove it")
-    together = SideBySide([perceive for _, perceive in policies.values()])
-    envs, rng = environments_of(config, together, library), stage_rng(config, 0)
-    idle = Actor(together.features, 1, config.task.robot)
-    fleet = Fleet(envs, idle, together, Schedule(envs, config).begin)
-    with one_thread():
-        trips = demonstration(fleet, config, rng)
-        for (run, (own, perceive)), columns in zip(
-            policies.items(), together.columns(), strict=True
-        ):
-            seen = [replace(trip, inputs=trip.inputs[:, columns]) for trip in trips]
-            folder = run / FOLDER
-            folder.mkdir(parents=True, exist_ok=True)
-            actor, imitator = beginner(own, perceive)
-            course = Course(folder, own, actor, fleet, imitator)
-            course.begin_with(seen, copy.deepcopy(rng), fleet.outcome())
 
 
 def train_policy(
