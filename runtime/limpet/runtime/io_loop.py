@@ -20,6 +20,7 @@ from limpet.contracts.messages import Reply
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.frames import has_message, receive_frames, receive_peer, send_frames
+from limpet.runtime.keep_alive import notice_vanished_peers
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
@@ -31,8 +32,6 @@ GREETING_S = 0.05
 """A new subscriber gets a heartbeat within this time; many of them share one."""
 HANDSHAKE_S = 5.0
 """Longest time from a connection to the end of its ZMTP handshake."""
-KEEPALIVE_S, KEEPALIVE_PROBES = 2, 4
-"""A silent TCP peer is asked every two seconds, and gone after four questions without an answer."""
 MAX_SUBSCRIPTION_BYTES = 4096
 """Largest message that a subscriber may send."""
 
@@ -98,13 +97,7 @@ class IoLoop:
         socket.setsockopt(zmq.SNDHWM, 256)
         socket.setsockopt(zmq.RCVHWM, 64)
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
-        # Not ZMTP's heartbeats: libzmq 4.3.5 aborts the process where one is due to a peer that has
-        # gone while its messages wait (stream_engine_base.cpp, `!_io_error`), so that any client
-        # that floods and leaves would end the server.
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
+        notice_vanished_peers(socket)
         return socket
 
     def watch(self, descriptor: int, serve: Callable[[], None]) -> None:
