@@ -123,7 +123,7 @@ def test_priority_decides_who_is_in_the_first_call(queue: Queue) -> None:
     low = [queue.add(float(value)) for value in range(4)]
     high = queue.add(9.0, priority=1)
     assert list(queue.answers())[:2] == [high, low[0]]
-    assert queue.sizes == [(4, 4), (1, 4)]
+    assert queue.sizes == [(1, 4), (4, 4)], "those of no hurry do not lengthen its call"
 
 
 def test_one_that_would_be_too_old_costs_the_others_nothing(queue: Queue) -> None:
