@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -111,7 +112,9 @@ class ServedModel:
         def run(batch: int) -> None:
             self.engine.run({name: np.repeat(x[:1], batch, axis=0) for name, x in inputs.items()})
 
-        together = min(best_batch(run), self.config.max_batch)
+        deadline_ms = self.config.deadline_ms
+        deadline_ns = math.inf if deadline_ms is None else deadline_ms * 1e6
+        together = min(best_batch(run, deadline_ns), self.config.max_batch)
         if together > 1 and self._mixes(inputs):
             log.warning(
                 "model %s: what it computes for one item of a batch depends on the others, so that "
