@@ -14,6 +14,7 @@ from limpet.runtime.server import Server
 from tests.runtime.clients import value_of, x
 from tests.runtime.serving import PATIENCE_S, Proxy
 
+
 def test_a_vanished_peer_is_gone_within_ten_seconds() -> None:
     assert gone_after_s() == 10
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
@@ -44,4 +45,3 @@ def test_a_client_reaches_its_server_again_after_the_way_to_it_vanished(
             robot._news.poll(round(PATIENCE_S * 1000))
             assert time.monotonic() - begun_s < gone_after_s() + PATIENCE_S
         assert value_of(robot.infer("identity", x(3.0), timeout_s=PATIENCE_S)) == 3.0
-

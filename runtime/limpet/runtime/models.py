@@ -73,6 +73,8 @@ class ServedModel:
             model = ImageModel(self.manifest, lambda inputs: self.engine.run(inputs))
             self.images = ServedImages(model)
             self.inputs, self.outputs = model.inputs, model.outputs
+        self.valid_ns = None if self.images is None else self.images.valid_ns
+        """How long after its input was captured an action may be followed; None without any."""
         golden = self.bundle.golden()
         failed = [
             f"{check.name} {check.measured:.3g}, bound {check.bound:.3g}"
@@ -175,11 +177,6 @@ class ServedModel:
                 f"model {self.name!r}: batch of {batch}, at most {self.config.max_batch}"
             )
         return batch
-
-    @property
-    def valid_ns(self) -> int | None:
-        """How long after its input was captured an action may be followed; None without any."""
-        return None if self.images is None else self.images.valid_ns
 
     def cost_of(self, batch: int) -> float | None:
         """p95 of a request in nanoseconds; None where its size decides, as an image's does."""

@@ -23,9 +23,10 @@ HARDLY_MORE, WORTH_IT = 1.05, 0.8
 """How much more than at the best batch an item may cost, and how much less than alone it has to.
 
 A call takes fixed + batch x each, so that each doubling halves what is left to gain and doubles how
-long whoever comes meanwhile waits. Of a model of 9.6 ms, of which 2.4 are fixed, batches of 2, 4 and 8
-cost 17, 6 and 2 % more than 16 does, and others wait for 17, 30 and 58 ms: a tenth more would choose 4
-or 2 by chance, a twentieth chooses 8. Where `deadline_ms` says how long one may wait, that decides.
+long whoever comes meanwhile waits. Of a model of 9.6 ms, of which 2.4 are fixed, batches of 2, 4
+and 8 cost 17, 6 and 2 % more than 16 does, and others wait for 17, 30 and 58 ms: a tenth more would
+choose 4 or 2 by chance, a twentieth chooses 8. Where `deadline_ms` says how long one may wait, that
+decides.
 """
 
 
