@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import select
 import socket
 import struct
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -209,6 +212,11 @@ class RawStream(Connection):
         self.close()
 
 
+def unacknowledged_bytes(connection: socket.socket) -> int:
+    """What a connection has sent or is to send (`man 7 tcp`, SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 class Proxy:
     """Forwards TCP connections to a server, so that a test can break the network between.
 
@@ -247,6 +255,8 @@ class Proxy:
         instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
         program = struct.pack("HP", 1, ctypes.addressof(instruction))
         for each in self.frozen:
+            # Else it would send again what is not acknowledged, and so give signs of life.
+            until(lambda each=each: not unacknowledged_bytes(each))
             each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def _forward(self) -> None:

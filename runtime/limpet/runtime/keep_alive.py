@@ -15,7 +15,7 @@ ASK_S, QUESTIONS = 2, 4
 
 
 def gone_after_s() -> int:
-    """From the last sign of a peer until its connection is closed, at most."""
+    """From the last sign of a peer until its connection is closed, give or take a timer of TCP."""
     return ASK_S * (QUESTIONS + 1)
 
 
