@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import select
 import socket
+import struct
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +31,7 @@ from limpet.runtime.server import Server
 from tests.bundles import anomaly_bundle, identity_bundle
 
 CHANNELS = ["speed", "current"]
+_SO_ATTACH_FILTER = 26
 WARM_UP_ROWS = 7
 """Of `anomaly_bundle` as it comes: a score looks back on eight rows."""
 QUICK = DetectorConfig(open_after_rows=2, close_after_rows=3, update_every_rows=5)
@@ -206,11 +212,17 @@ class RawStream(Connection):
         self.close()
 
 
+def unacknowledged_bytes(connection: socket.socket) -> int:
+    """What a connection has sent or is to send (`man 7 tcp`, SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
 class Proxy:
     """Forwards TCP connections to a server, so that a test can break the network between.
 
     `cut` ends the connections that are there, as a broken link does; those that follow work.
-    While it is `frozen`, bytes stay where they are and nobody is told.
+    While it is `frozen`, bytes stay where they are and nobody is told. To `vanish`, its end of the
+    connections that are there no longer answers TCP itself, as a machine without power.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -234,6 +246,18 @@ class Proxy:
         """Leaves the connections that are there silent for ever."""
         with self._lock:
             self.frozen |= frozenset(self._peers)
+
+    def vanish(self) -> None:
+        """Drops all that comes over the connections that are there: a filter of one instruction,
+        `return 0` bytes (Linux, `man 7 socket`, SO_ATTACH_FILTER).
+        """
+        self.freeze()
+        instruction = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HP", 1, ctypes.addressof(instruction))
+        for each in self.frozen:
+            # Else it would send again what is not acknowledged, and so give signs of life.
+            until(lambda each=each: not unacknowledged_bytes(each))
+            each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     def _forward(self) -> None:
         while not self._closing:

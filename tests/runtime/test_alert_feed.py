@@ -25,6 +25,7 @@ from limpet.runtime.alert_feed import (
     ServerSilent,
 )
 from limpet.runtime.io_loop import GREETING_S
+from limpet.runtime.keep_alive import gone_after_s
 from limpet.runtime.server import Server
 from tests.runtime.serving import PATIENCE_S, Proxy, serving, until
 
@@ -309,21 +310,21 @@ def test_subscriptions_do_not_multiply_heartbeats(tmp_path: Path) -> None:
         assert beats <= 2 + (time.monotonic() - start) / GREETING_S
 
 
-def test_a_connection_that_died_without_a_word_is_found_and_replaced(
+@pytest.mark.usefixtures("quickly_gone")
+def test_a_feed_finds_out_that_its_server_vanished_and_misses_nothing(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As when the server's machine loses its power: nobody ever says that the connection is over.
-    monkeypatch.setattr(alert_feed, "PING_EVERY_S", 0.05)
-    monkeypatch.setattr(alert_feed, "PING_TIMEOUT_S", 0.2)
     with Proxy(server.publishing[0]) as proxy:
         monkeypatch.setattr(alert_feed, "same_transport", lambda *_: proxy.endpoint)
         with AlertFeed(server.listening[0]) as feed:
             raise_alerts(server, 1)
             assert numbers(take(feed, 1)) == [1]
-            proxy.freeze()
+            proxy.vanish()
+            begun_s = time.monotonic()
             raise_alerts(server, 1)
             events = [e for e in rest(feed, server) if not isinstance(e, ServerSilent | ServerBack)]
             assert numbers(events) == [2]
+            assert time.monotonic() - begun_s < gone_after_s() + PATIENCE_S
 
 
 def test_without_a_server_a_feed_ends_in_time() -> None:

@@ -28,10 +28,18 @@ class Fate(NamedTuple):
     age_ns: int
 
 
+def call_ns(requests: int) -> int:
+    """Of a call of so many: a quarter of what one takes is the call's."""
+    return round(CALL_NS * (0.25 + 0.75 * requests))
+
+
 def simulate(
-    asked: Sequence[tuple[int, str]], max_age_ns: int | None = MAX_AGE_NS, capacity: int = 4096
+    asked: Sequence[tuple[int, str]],
+    max_age_ns: int | None = MAX_AGE_NS,
+    capacity: int = 4096,
+    most: int = 1,
 ) -> list[Fate]:
-    """Requests (when, of whom), one after another through a model that takes `CALL_NS` for each."""
+    """Requests (when, of whom), at most so many at a time through a model: see `call_ns`."""
     backlog = Backlog(capacity)
     fates: list[Fate] = []
     now_ns, free_ns = 0, 0
@@ -50,8 +58,10 @@ def simulate(
             if job is None:
                 return
             assert isinstance(job, Waiting)
-            now_ns = free_ns = now_ns + CALL_NS
-            job.job()
+            mates = backlog.take_mates(job, now_ns, CALL_NS)
+            now_ns = free_ns = now_ns + call_ns(1 + len(mates))
+            for result in (job.job, *mates):
+                result()
 
     for asked_ns, client in asked:
         serve_until(asked_ns)
@@ -59,10 +69,12 @@ def simulate(
         free_ns = max(free_ns, now_ns)
         tell = functools.partial(functools.partial, end, client, asked_ns)
         due_ns = None if max_age_ns is None else asked_ns + max_age_ns
+        result = tell("result")
+        together = Together("all", result, most, lambda items: None)
         new = Waiting(
-            tell("result"), client, 0, due_ns, None, None, tell("evicted"), tell("late"), None
+            result, client, 0, due_ns, None, None, tell("evicted"), tell("late"), together
         )
-        accepted, dropped = backlog.add(new, now_ns, CALL_NS)
+        accepted, dropped = backlog.add(new, now_ns, call_ns(most) / most)
         if dropped is not None:
             dropped()
         if not accepted:
@@ -119,6 +131,25 @@ def test_beside_a_flood_a_client_waits_for_the_one_call_in_flight() -> None:
     ages = ages_ms(fates, "good")
     assert len(ages) == len(good)
     assert ages.max() <= 2 * CALL_NS / MS
+
+
+def test_a_clients_only_request_is_not_run_with_a_flood_that_would_lengthen_its_call() -> None:
+    good = np.arange(100) * 50 * MS + 123
+    fates = simulate(merged(("flood", poisson(3000, 5.0)), ("good", good)), most=8)
+    ages = ages_ms(fates, "good")
+    assert len(ages) == len(good)
+    assert ages.max() <= (call_ns(8) + call_ns(1)) / MS, "the one in flight, and its own"
+    capacity_per_s = 8e9 / call_ns(8)
+    assert len(ages_ms(fates, "flood")) / 5.0 >= 0.97 * (capacity_per_s - 20), "goodput"
+
+
+def test_clients_that_flood_share_calls_and_so_do_those_with_one_request() -> None:
+    asked = [(1, "a"), *[(2, "a"), (2, "b")] * 8]
+    ages = [round(fate.age_ns / CALL_NS, 2) for fate in simulate(asked, most=8)]
+    assert Counter(ages) == {1.0: 1, 1.0 + 6.25: 8, 1.0 + 2 * 6.25: 8}
+    once = [(0, "a"), *[(1, each) for each in "bcdefghi"]]
+    ages = [round(fate.age_ns / CALL_NS, 2) for fate in simulate(once, most=8)]
+    assert Counter(ages) == {1.0: 1, 1.0 + 6.25: 8}
 
 
 def test_clients_that_flood_at_different_rates_get_the_same() -> None:
@@ -212,11 +243,12 @@ def test_those_that_run_together_are_found_behind_others_of_their_client_and_of_
         backlog.add(waiting(name, ended, group=group), 0, 0)
     backlog.add_lane(lane := Lane("lane", lambda items: None, items=[]), 0)  # type: ignore[arg-type]
     backlog.add(waiting("b1", ended, client="b", group="x"), 0, 0)
+    backlog.add(waiting("b2", ended, client="b", group="y"), 0, 0)
     backlog.add(waiting("c1", ended, client="c"), 0, 0)
     first = backlog.take(0, 0)
     assert isinstance(first, Waiting)
     assert sorted(backlog.take_mates(first, 0, 0)) == ["a3", "b1"]
-    assert (backlog.jobs, backlog.lanes, backlog.waiting_lanes()) == (2, 1, [lane])
+    assert (backlog.jobs, backlog.lanes, backlog.waiting_lanes()) == (3, 1, [lane])
 
 
 def test_a_full_queue_makes_room_for_a_clients_first_and_every_job_has_one_end() -> None:

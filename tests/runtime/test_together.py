@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,7 +124,7 @@ def test_priority_decides_who_is_in_the_first_call(queue: Queue) -> None:
     low = [queue.add(float(value)) for value in range(4)]
     high = queue.add(9.0, priority=1)
     assert list(queue.answers())[:2] == [high, low[0]]
-    assert queue.sizes == [(4, 4), (1, 4)]
+    assert queue.sizes == [(1, 4), (4, 4)], "those of no hurry do not lengthen its call"
 
 
 def test_one_that_would_be_too_old_costs_the_others_nothing(queue: Queue) -> None:
@@ -173,7 +174,7 @@ def test_a_model_says_how_many_pay_unless_it_may_not(tmp_path: Path) -> None:
 def test_a_model_that_mixes_its_batch_runs_each_request_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixing: bool
 ) -> None:
-    monkeypatch.setattr("limpet.runtime.models.best_batch", lambda run: 8)
+    monkeypatch.setattr("limpet.runtime.models.best_batch", lambda run, deadline_ns: 8)
     axes = ["size"] if mixing else ["size", "axes"]
     specs = [TensorSpec(name=n, dtype="float32", shape=["batch", 4]) for n in ("x", "y")]
     x = np.linspace(-1.0, 2.0, 8, dtype=np.float32).reshape(2, 4)
@@ -201,11 +202,22 @@ def test_a_model_that_mixes_its_batch_runs_each_request_by_itself(
 
 
 @pytest.mark.parametrize(
-    ("fixed_ms", "each_ms", "expected"),
-    [(0.0, 0.4, {1}), (2.0, 0.02, {16, 32}), (0.4, 0.2, {4, 8, 16, 32})],
+    ("fixed_ms", "each_ms", "deadline_ms", "expected"),
+    [
+        (0.0, 0.4, None, 1),
+        (2.0, 0.02, None, 32),
+        (0.4, 0.2, None, 32),  # 16 cost 0.225 each, 32 0.2125
+        (2.6, 7.0, None, 8),  # 4 cost 7.65 each, 8 7.33, 16 7.16
+        (2.6, 7.0, 45.0, 4),  # 30.6 ms, and 9.6 alone; 8 take 58.6
+        (2.6, 7.0, 5.0, 1),
+    ],
 )
 def test_the_best_batch_shares_a_calls_fixed_cost_and_no_more(
-    monkeypatch: pytest.MonkeyPatch, fixed_ms: float, each_ms: float, expected: set[int]
+    monkeypatch: pytest.MonkeyPatch,
+    fixed_ms: float,
+    each_ms: float,
+    deadline_ms: float | None,
+    expected: int,
 ) -> None:
     now_ns = 0
 
@@ -214,4 +226,7 @@ def test_the_best_batch_shares_a_calls_fixed_cost_and_no_more(
         now_ns += round((fixed_ms + each_ms * batch) * 1e6)
 
     monkeypatch.setattr("time.perf_counter_ns", lambda: now_ns)
-    assert best_batch(run) in expected
+    monkeypatch.setattr("time.monotonic", lambda: now_ns / 1e9)
+    deadline_ns = math.inf if deadline_ms is None else deadline_ms * 1e6
+    assert best_batch(run, deadline_ns) == expected
+    assert now_ns < 1e9, "a second of a server's start"

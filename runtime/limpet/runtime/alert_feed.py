@@ -22,11 +22,10 @@ from limpet.contracts.messages import Alert, Heartbeat
 from limpet.contracts.wire import decode_published
 from limpet.runtime.closing import Closing
 from limpet.runtime.connection import Connection
+from limpet.runtime.keep_alive import notice_vanished_peers
 
 SILENT_AFTER_BEATS = 3
 ASK_AGAIN_S = 0.5
-PING_EVERY_S, PING_TIMEOUT_S = 2.0, 6.0
-"""ZeroMQ's own heartbeats, which find a connection dead that nobody closed."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +89,8 @@ class AlertFeed(Closing):
             self._subscriber.setsockopt(zmq.LINGER, 0)
             self._subscriber.setsockopt(zmq.RECONNECT_IVL, 50)
             self._subscriber.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-            # A subscriber sends nothing, so that without these it would never notice a server that
-            # lost its power, and wait on the dead connection for ever.
-            self._subscriber.setsockopt(zmq.HEARTBEAT_IVL, round(PING_EVERY_S * 1000))
-            self._subscriber.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(PING_TIMEOUT_S * 1000))
+            # It sends nothing, and would wait on a dead connection for ever.
+            notice_vanished_peers(self._subscriber)
             self._subscriber.setsockopt(zmq.RCVHWM, 10_000)
             for topic in (messages.ALERT_TOPIC, messages.HEARTBEAT_TOPIC):
                 self._subscriber.setsockopt(zmq.SUBSCRIBE, topic)

@@ -220,19 +220,28 @@ class Backlog:
         return bool(self._turns) and isinstance(self._turns[0][1], _Line)
 
     def take_mates(self, first: Waiting, now_ns: int, call_ns: float) -> list[Any]:
-        """Items of those that may be run with a job that was taken, the best ranks first."""
+        """Items of those that may be run with a job that was taken, the best ranks first.
+
+        Each makes the call longer for all in it. So one of a client with several that wait is not
+        run with the only one of another, which would be delayed by as much as a flood likes.
+        """
         if first.together is None:
             return []
         group, most = first.together.group, first.together.most
         items: list[Any] = []
         others, without = [], set[int]()  # turns; lines in which nothing can be run with it
+        has_only_one = not first.line.jobs  # whether somebody's only one is in the call
         while self._turns and len(items) < most - 1:
             rank, line = turn = self._pop()
             if isinstance(line, Lane) or id(line) in without:
                 others.append(turn)
+            elif has_only_one and len(line.jobs) > 1:
+                others.append(turn)
+                break  # what follows ranks behind it
             elif (job := self._serve(rank, line, now_ns, call_ns, group)) is not None:
                 assert job.together is not None
                 items.append(job.together.item)
+                has_only_one = has_only_one or not line.jobs
             elif line.jobs:
                 without.add(id(line))
                 others.append(turn)

@@ -39,8 +39,10 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_batch: PositiveInt = 256
     """Largest size of the axis `batch` in one request."""
     together: bool = True
-    """Whether requests that wait may be run in one call, where the start measures that it pays. An
-    output may then differ in its last digits by what it was run with."""
+    """Whether requests that wait may be run in one call, where the start measures that it pays: as
+    many as make an item hardly dearer than the best batch does and, with `deadline_ms`, leave one
+    that comes meanwhile the time to be run. An output may then differ in its last digits by what it
+    was run with."""
     rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
     """Requests per second that nodes will send, all together. Where it is stated, the server checks
     at its start that this machine can serve them."""

@@ -31,6 +31,8 @@ from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, decode_reply, encode
 from limpet.runtime.frames import has_message, receive_frames, send_frames
+from limpet.runtime.ipc_buffers import widen
+from limpet.runtime.keep_alive import notice_vanished_peers
 from limpet.runtime.lane import Lane, LaneGoneError, LaneSeeker
 
 CLOCK_ROUNDS = 8
@@ -60,15 +62,14 @@ class Connection:
         # tells; `zmq.IMMEDIATE` would too, but it throws replies that nobody has read yet away
         # when their connection ends, and with them the last ones of a server that stops.
         self._monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         )
         self._news = select.poll()
         self._news.register(int(self._monitor.getsockopt(zmq.FD)), select.POLLIN)
         self._connected = False
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 2000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6000)
+        notice_vanished_peers(self._socket)
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -144,8 +145,10 @@ class Connection:
         if self._connected and not self._news.poll(0):
             return True
         while has_message(self._monitor):
-            event = recv_monitor_message(self._monitor)["event"]
-            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            news = recv_monitor_message(self._monitor)
+            if news["event"] == zmq.EVENT_CONNECTED:
+                widen(news["value"])
+            self._connected = news["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
         return self._connected
 
     def receive(self, deadline_s: float) -> tuple[Reply, Tensors] | None:

@@ -20,6 +20,8 @@ from limpet.contracts.messages import Reply
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.frames import has_message, receive_frames, receive_peer, send_frames
+from limpet.runtime.ipc_buffers import widen_accepted
+from limpet.runtime.keep_alive import notice_vanished_peers
 from limpet.runtime.metrics import Metrics
 from limpet.runtime.replies import Respond
 from limpet.runtime.scheduler import Mailbox
@@ -31,8 +33,6 @@ GREETING_S = 0.05
 """A new subscriber gets a heartbeat within this time; many of them share one."""
 HANDSHAKE_S = 5.0
 """Longest time from a connection to the end of its ZMTP handshake."""
-KEEPALIVE_S, KEEPALIVE_PROBES = 2, 4
-"""A silent TCP peer is asked every two seconds, and gone after four questions without an answer."""
 MAX_SUBSCRIPTION_BYTES = 4096
 """Largest message that a subscriber may send."""
 
@@ -72,6 +72,7 @@ class IoLoop:
     ) -> None:
         self._metrics, self._handle, self._looks, self._rests = metrics, handle, looks, rests
         self._router_used = self._xpub_used = True
+        self._monitor: zmq.Socket[bytes] | None = None
         self._sources: dict[int, Callable[[], None]] = {}
         self._thread = threading.get_ident()
         with contextlib.ExitStack() as opened:  # closed again where something fails
@@ -86,6 +87,8 @@ class IoLoop:
             self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a lost reply is counted, not silent
             self._xpub = self._socket(zmq.XPUB, MAX_SUBSCRIPTION_BYTES)
             self._xpub.setsockopt(zmq.XPUB_VERBOSE, 1)  # tells of every subscriber
+            if any(endpoint.startswith("ipc:") for endpoint in listen):
+                self._watch_accepted()
             self.listening = [_bind(self._router, endpoint) for endpoint in listen]
             self.publishing = [_bind(self._xpub, endpoint) for endpoint in publish]
             self._opened = opened.pop_all()
@@ -98,14 +101,14 @@ class IoLoop:
         socket.setsockopt(zmq.SNDHWM, 256)
         socket.setsockopt(zmq.RCVHWM, 64)
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
-        # Not ZMTP's heartbeats: libzmq 4.3.5 aborts the process where one is due to a peer that has
-        # gone while its messages wait (stream_engine_base.cpp, `!_io_error`), so that any client
-        # that floods and leaves would end the server.
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
-        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
+        notice_vanished_peers(socket)
         return socket
+
+    def _watch_accepted(self) -> None:
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        serve = functools.partial(widen_accepted, self._monitor)
+        serve()  # its descriptor tells of nothing before somebody has looked
+        self.watch(int(self._monitor.getsockopt(zmq.FD)), serve)
 
     def watch(self, descriptor: int, serve: Callable[[], None]) -> None:
         """From the next `turn_while` on, calls `serve` where a descriptor is readable."""
@@ -144,7 +147,7 @@ class IoLoop:
                 0.0 if self._pending() else min(max(0.0, next_beat_s - now_s), longest_sleep_s)
             )
             self._looks()
-            ready = [source for source, _ in poller.poll(math.ceil(sleep_s * 1000))]
+            ready = dict(poller.poll(math.ceil(sleep_s * 1000)))
             with TURN:
                 if not ready and sleep_s > 0:
                     self._rests()
@@ -225,6 +228,9 @@ class IoLoop:
 
     def close(self) -> None:
         """Gives what was sent a moment to leave, and closes everything."""
+        if self._monitor is not None:
+            self._router.disable_monitor()
+            self._monitor.close()
         self._router.close()
         self._xpub.close()
         self._context.term()

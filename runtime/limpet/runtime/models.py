@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -72,6 +73,8 @@ class ServedModel:
             model = ImageModel(self.manifest, lambda inputs: self.engine.run(inputs))
             self.images = ServedImages(model)
             self.inputs, self.outputs = model.inputs, model.outputs
+        self.valid_ns = None if self.images is None else self.images.valid_ns
+        """How long after its input was captured an action may be followed; None without any."""
         golden = self.bundle.golden()
         failed = [
             f"{check.name} {check.measured:.3g}, bound {check.bound:.3g}"
@@ -111,7 +114,9 @@ class ServedModel:
         def run(batch: int) -> None:
             self.engine.run({name: np.repeat(x[:1], batch, axis=0) for name, x in inputs.items()})
 
-        together = min(best_batch(run), self.config.max_batch)
+        deadline_ms = self.config.deadline_ms
+        deadline_ns = math.inf if deadline_ms is None else deadline_ms * 1e6
+        together = min(best_batch(run, deadline_ns), self.config.max_batch)
         if together > 1 and self._mixes(inputs):
             log.warning(
                 "model %s: what it computes for one item of a batch depends on the others, so that "
@@ -172,11 +177,6 @@ class ServedModel:
                 f"model {self.name!r}: batch of {batch}, at most {self.config.max_batch}"
             )
         return batch
-
-    @property
-    def valid_ns(self) -> int | None:
-        """How long after its input was captured an action may be followed; None without any."""
-        return None if self.images is None else self.images.valid_ns
 
     def cost_of(self, batch: int) -> float | None:
         """p95 of a request in nanoseconds; None where its size decides, as an image's does."""

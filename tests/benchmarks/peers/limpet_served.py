@@ -73,7 +73,7 @@ class WireLink:
 
     def receive(self) -> Buffer:
         """See `Link`."""
-        return result([each.buffer for each in receive_frames(self.waited_for, wait=True)])
+        return result(receive_frames(self.waited_for, wait=True))
 
 
 class LaneLink:
