@@ -1,13 +1,15 @@
 """Encoders under one budget: as many steps on the same images for each, then policies alike.
 
     nice python -m tests.benchmarks.navigation_matched --pairs DIR --cache DIR \
-        --textures ../shared/data/textures --json tests/benchmarks/results/navigation_matched.json
+        --unseen DIR --textures ../shared/data/textures \
+        --json tests/benchmarks/results/navigation_matched.json
 
 A seed is that of an encoder and of the weights of its policy. All policies learn from the same
 drives: a demonstration of the LiDAR driver, and rounds in which each policy drives its share
 (`limpet.training.navigation.common_drives`); so images are rendered once for all. Then each drives
 the same episodes in layouts and appearances that nothing was trained in. The pairs are those of
-`python -m limpet.training.navigation.pairs`, of the set `encoder`.
+`python -m limpet.training.navigation.pairs`, of the set `encoder`; the unseen ones are of the set
+`test`, in other layouts, and on them the encoders themselves are judged.
 
 All is kept under --cache, so the command goes on where it stopped.
 """
@@ -15,6 +17,7 @@ All is kept under --cache, so the command goes on where it stopped.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from limpet.runtime.machine import describe_machine
 from limpet.training.navigation.common_drives import Pupil, train_together
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder, load_encoder
+from limpet.training.navigation.frames import open_frames
 from limpet.training.navigation.policy_config import PolicyConfig, SenseName
 from limpet.training.navigation.policy_evaluation import (
     UNSEEN,
@@ -41,6 +45,8 @@ from limpet.training.navigation.senses import perception
 from limpet.training.navigation.train import train_navigation
 from limpet.training.run import RECORD as RUN_RECORD
 from limpet.training.run import RunFolder
+from limpet.training.threads import one_thread
+from tests.benchmarks.navigation_encoder import JUDGED, embedder, judge
 
 BUDGET = {"steps": 1600, "precision": "bf16"}
 """Of every encoder that is trained, beside its defaults: that of the reference bundle."""
@@ -76,11 +82,22 @@ def encoder_of(arm: str, seed: int, options: argparse.Namespace) -> Encoder | No
     return load_encoder(run)
 
 
-def pupil_of(arm: str, seed: int, options: argparse.Namespace) -> Pupil:
+def pupil_of(encoder: Encoder | None, seed: int) -> Pupil:
     """What an arm's policy drives by."""
-    encoder = encoder_of(arm, seed, options)
     sense: SenseName = "lidar" if encoder is None else "embedding"
     return Pupil(perception(msgspec.structs.replace(POLICY, sense=sense), encoder), seed)
+
+
+def spearman(encoders: Mapping[tuple[str, int], Encoder | None], unseen: Path) -> dict[str, Any]:
+    """Rank correlation of geometric and embedding similarity, of each seed's encoder by arm."""
+    frames = open_frames(unseen, JUDGED.image)
+    found: dict[str, Any] = {}
+    with one_thread():
+        for (arm, _), encoder in encoders.items():
+            if encoder is not None:
+                judged = judge(embedder(encoder), {"unseen": frames})["unseen"]
+                found.setdefault(arm, []).append(judged.spearman)
+    return {"poses": len(frames), "views": frames.views, "of_seeds": found}
 
 
 def evaluation_of(cache: Path, arm: str, seed: int, episodes: int) -> Path:
@@ -162,6 +179,7 @@ def main() -> None:
     """Trains and drives what is missing, prints a table, writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=Path, required=True, help="what encoders learn from")
+    parser.add_argument("--unseen", type=Path, required=True, help="what they are judged on")
     parser.add_argument("--textures", type=Path, help="folder of images for appearances")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--episodes", type=int, default=200)
@@ -171,7 +189,8 @@ def main() -> None:
     scenes.mkdir(parents=True, exist_ok=True)
     painted, geometries = 2 * POLICY.environments, 2 * POLICY.environments
     library = SceneLibrary(options.textures, geometries, painted, kept=scenes)
-    pupils = {f"{arm}-{seed}": pupil_of(arm, seed, options) for arm, seed in ARMS}
+    encoders = {(arm, seed): encoder_of(arm, seed, options) for arm, seed in ARMS}
+    pupils = {f"{arm}-{seed}": pupil_of(encoder, seed) for (arm, seed), encoder in encoders.items()}
     actors = train_together(options.cache / "policies", pupils, POLICY, library)
     for arm, seed in ARMS:
         file = evaluation_of(options.cache, arm, seed, options.episodes)
@@ -184,12 +203,16 @@ def main() -> None:
             show(rows(options))
     found = rows(options)
     show(found)
+    ranks = spearman(encoders, options.unseen)
+    for arm, each in ranks["of_seeds"].items():
+        print(f"rank correlation of {arm}: {' '.join(f'{rank:.3f}' for rank in each)}")
     report = {
         "machine": describe_machine(),
         "encoders": {"budget": BUDGET, "changes": ENCODERS, "pairs": options.pairs.name},
         "policy": POLICY,
         "task": UNSEEN,
         "arms": found,
+        "spearman": ranks,
         "ours_beyond_simclr": margin(options),
     }
     write_json(options.json_file, report)
