@@ -107,8 +107,7 @@ class Frame:
     @property
     def pose_camera_in_table(self) -> Float64:
         """Of this camera on the table, without error. (4, 4)"""
-        pose: Float64 = self.pose_camera0_in_table @ self.true_pose_camera_in_scene
-        return pose
+        return self.pose_camera0_in_table @ self.true_pose_camera_in_scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +220,8 @@ class GraspNet:
             object_ids=tuple(order),
             pose_object_in_camera=meta.poses[[ids.index(one) for one in order]],
             pose_camera_in_scene=self.pose(scene, view),
-            true_pose_camera_in_scene=self._scene_arrays(scene)[2][view],
-            pose_camera0_in_table=self._scene_arrays(scene)[1],
+            true_pose_camera_in_scene=self._pose(scene, view, 1),
+            pose_camera0_in_table=self._scene_arrays(scene)[2],
         )
 
     def pose(self, scene: int, view: int) -> Float64:
@@ -231,10 +230,13 @@ class GraspNet:
         Raises:
             DataError: There is no such view.
         """
-        camera_poses = self._scene_arrays(scene)[0]
-        if view >= len(camera_poses):
+        return self._pose(scene, view, 0)
+
+    def _pose(self, scene: int, view: int, which: int) -> Float64:
+        poses = self._scene_arrays(scene)[which]
+        if view >= len(poses):
             raise DataError(f"{self._scene(scene)}/camera_poses.npy has no view {view}")
-        pose: Float64 = camera_poses[view]
+        pose: Float64 = poses[view]
         return pose
 
     def _mesh(self, object_id: int) -> tuple[Float64, NDArray[np.int32]]:
@@ -328,13 +330,13 @@ class GraspNet:
         return ids
 
     def _read_scene_arrays(self, scene: int) -> tuple[Float64, Float64, Float64]:
-        """Known poses of cameras, that of camera 0 on the table, true poses of cameras."""
+        """Known poses of cameras, their true ones, and that of camera 0 on the table."""
         folder = self._scene(scene)
         known = _read_npy(folder / "camera_poses.npy", 3)
         true = _read_npy(folder / TRUE_POSES, 3) if (folder / TRUE_POSES).exists() else known
         if true.shape != known.shape:
-            raise DataError(f"{folder / TRUE_POSES} is {true.shape}, camera_poses.npy {known.shape}")
-        return known, _read_npy(folder / "cam0_wrt_table.npy", 2), true
+            raise DataError(f"{folder}: {len(true)} {TRUE_POSES}, {len(known)} camera_poses.npy")
+        return known, true, _read_npy(folder / "cam0_wrt_table.npy", 2)
 
 
 def unpack(bits: NDArray[np.uint8]) -> NDArray[np.bool_]:

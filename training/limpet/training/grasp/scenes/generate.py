@@ -74,7 +74,7 @@ class SyntheticConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         views: Of each scene.
         camera: Which looks.
         noise: How it errs.
-        pose_error: How far cameras' poses in one another, as a robot knows them, are from the truth.
+        pose_error: How far cameras' poses, as a robot knows them, are from the truth.
     """
 
     seed: int = 0

@@ -56,10 +56,9 @@ class DepthNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class PoseError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How far the pose of one camera in another, as a robot knows it, is from the truth.
 
-    Two cameras are calibrated each by itself, or one is carried from place to place by an arm, whose
-    joints err, on a wrist whose calibration errs: with care that leaves some tenths of a degree and
-    a millimetre or two. 0.3° move what lies at 0.55 m by up to 3 mm, so the clouds of two views
-    are some 4 mm apart.
+    Two cameras are calibrated each by itself, or an arm whose joints err carries one on a wrist
+    whose calibration errs: with care that leaves some tenths of a degree and a millimetre or two.
+    0.3° move what lies at 0.55 m by up to 3 mm, so the clouds of two views are some 4 mm apart.
 
     Attributes:
         turn_deg: Standard deviation of the angle, about any axis.
