@@ -53,6 +53,11 @@ BUDGET: dict[str, Any] = {
     "pose_noise_deg": 0.0,
 }
 """Of every arm, where it differs from the defaults."""
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"cloud": {"type": "cloud", "points": 2048, "candidates": 512}, "seeds": 128},
+    "full": {},
+}
+"""Half of the points of a view, candidates and seeds; and as `limpet train grasp` has them."""
 ARMS: dict[str, dict[str, Any]] = {
     "two": {},
     "one": {"input": "one"},
@@ -88,7 +93,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
     def values(self, of: str = "view_ap") -> Float64:
         """AP of each view of all splits, or whether it is a corner. (w,)"""
-        each = []
+        each: list[float] = []
         for split in self.splits.values():
             (figures,) = split.arms.values()
             each += figures.view_ap if of == "view_ap" else split.corners
@@ -111,17 +116,18 @@ class Bench:
         self._data: Path = options.data
         self._cache: Path = options.cache
         self._steps: int = options.steps
+        self._size: str = options.size
         self._views: int = options.views
         self._splits: list[str] = options.splits
 
     def run_of(self, arm: str, seed: int) -> Path:
         """Where an arm's RUN is."""
-        return self._cache / f"{arm}-{self._steps}-{seed}"
+        return self._cache / f"{arm}-{self._size}-{self._steps}-{seed}"
 
     def trained(self, arm: str, seed: int) -> tuple[Path, float]:
         """An arm's finished RUN, and the seconds that it took just now."""
         run = self.run_of(arm, seed)
-        changes = {**BUDGET, "steps": self._steps, "seed": seed, **ARMS[arm]}
+        changes = {**BUDGET, **SIZES[self._size], "steps": self._steps, "seed": seed, **ARMS[arm]}
         config = msgspec.convert(changes, GraspConfig)
         begun = (run / RECORD).exists()
         if begun and RunFolder(run).read().complete:
@@ -252,8 +258,9 @@ def main() -> None:
         default=[0, 1, 2],
         help="of the first three arms; others take the first",
     )
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--views", type=int, default=4, help="of a scene that are judged")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--views", type=int, default=3, help="of a scene that are judged")
     parser.add_argument("--splits", type=names, default=[*TEST_SPLITS])
     parser.add_argument("--pose-errors", type=lambda text: [float(one) for one in names(text)],
                         default=[], help="times the scenes' own, of the first seed")  # fmt: skip
@@ -270,7 +277,7 @@ def main() -> None:
         report = {
             "machine": describe_machine(),
             "data": options.data.name,
-            "budget": {**BUDGET, "steps": options.steps},
+            "budget": {**BUDGET, **SIZES[options.size], "steps": options.steps},
             "rows": summary(dones),
             "pose_errors": robust,
             "views": [[split, *place] for split, figures in dones[0].splits.items()
