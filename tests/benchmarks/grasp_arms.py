@@ -81,14 +81,12 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
         arm: Which.
         seed: Of its training; 0 for a control.
         pose_error: What the scenes' error of camera poses was multiplied by.
-        seconds: Time that training took; 0 for a control, or where it was taken over.
         splits: Its figures.
     """
 
     arm: str
     seed: int
     pose_error: float
-    seconds: float
     splits: dict[str, SplitFigures]
 
     def values(self, of: str = "view_ap") -> Float64:
@@ -124,18 +122,18 @@ class Bench:
         """Where an arm's RUN is."""
         return self._cache / f"{arm}-{self._size}-{self._steps}-{seed}"
 
-    def trained(self, arm: str, seed: int) -> tuple[Path, float]:
-        """An arm's finished RUN, and the seconds that it took just now."""
+    def trained(self, arm: str, seed: int) -> Path:
+        """An arm's finished RUN."""
         run = self.run_of(arm, seed)
         changes = {**BUDGET, **SIZES[self._size], "steps": self._steps, "seed": seed, **ARMS[arm]}
         config = msgspec.convert(changes, GraspConfig)
         begun = (run / RECORD).exists()
         if begun and RunFolder(run).read().complete:
-            return run, 0.0
-        report = train_grasp(
+            return run
+        train_grasp(
             self._data, run, config, resume=begun, command="python -m tests.benchmarks.grasp_arms"
         )
-        return run, report.seconds
+        return run
 
     def done(self, arm: str, seed: int, pose_error: float = 1.0) -> Done:
         """Figures of an arm."""
@@ -144,7 +142,7 @@ class Bench:
         if file.exists():
             return msgspec.json.decode(file.read_bytes(), type=Done)
         # A control needs a model for its way of preprocessing alone.
-        model, seconds = self.trained("two" if arm in CONTROLS else arm, seed)
+        model = self.trained("two" if arm in CONTROLS else arm, seed)
         found = evaluate_grasp(
             model,
             self._data,
@@ -153,7 +151,7 @@ class Bench:
             arms=[_input(arm)],
             pose_error=pose_error,
         )
-        done = Done(arm=arm, seed=seed, pose_error=pose_error, seconds=seconds, splits=found.splits)
+        done = Done(arm=arm, seed=seed, pose_error=pose_error, splits=found.splits)
         write_json(file, done)
         return done
 
@@ -199,7 +197,6 @@ def summary(dones: list[Done]) -> list[dict[str, Any]]:
                 for name in each[0].splits
             },
             "corner_ap": float(values[:, corner].mean()),
-            "train_seconds": [one.seconds for one in each],
         }  # fmt: skip
         if arm != "two" and "two" in by_arm:
             row |= differences(by_arm["two"], each, corner)

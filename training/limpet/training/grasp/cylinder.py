@@ -248,8 +248,8 @@ def _ring(layer: nn.Linear, sectors: Tensor) -> Tensor:
     w, h = sectors.shape[-2:]
     taken = layer.in_features // h
     weights = layer.weight.reshape(-1, taken, h).transpose(0, 1).reshape(-1, h)  # (taken out, h)
-    shares = functional.linear(sectors, weights).split(layer.out_features, -1)
-    out = layer.bias
+    shares = functional.linear(sectors, weights).chunk(taken, -1)
+    out: Tensor = layer.bias
     for shift, share in zip(range(-(taken // 2), taken // 2 + 1), shares, strict=True):
         at = shift % w
         out = out + (torch.cat([share[..., at:, :], share[..., :at, :]], -2) if at else share)

@@ -221,12 +221,13 @@ def poses_in_reference(frames: Sequence[Frame]) -> list[Float64]:
 def _nearest_cloud(points: Float32, clouds: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
     """Which view each point of a merged cloud comes from. (n,)"""
     distances = [cKDTree(cloud).query(points)[0] for cloud in clouds]
-    return np.argmin(distances, axis=0)
+    view: NDArray[np.intp] = np.argmin(distances, axis=0)
+    return view
 
 
 def _without_error(
     points: Float32, view: NDArray[np.intp], frames: Sequence[Frame]
-) -> NDArray[np.float64]:
+) -> Float64:
     """Where points are in truth: what a camera saw is labelled, not where that seems to be.
 
     Args:
@@ -234,7 +235,7 @@ def _without_error(
         view: Which of the frames each comes from. (n,)
         frames: The reference first.
     """
-    true = np.asarray(points, np.float64).copy()
+    true: Float64 = np.array(points, np.float64)
     to_reference = inverse_pose(frames[0].true_pose_camera_in_scene)
     known = poses_in_reference(frames)
     for index, frame in enumerate(frames[1:], 1):
