@@ -11,8 +11,7 @@
         meta/0000.mat     intrinsic_matrix, factor_depth, cls_indexes (object id + 1),
                           poses (3, 4, n), objects in the camera
         camera_poses.npy  (views, 4, 4), camera i in camera 0, as a robot knows it
-        true_camera_poses.npy  the same without error, in synthetic scenes; where it is not there
-                          the known poses are the true ones
+        true_camera_poses.npy  the same without error, where poses err: in synthetic scenes
         cam0_wrt_table.npy (4, 4), camera 0 in the table's frame, whose z axis points up
 
 Scenes 0–99 are for training, 90–99 of them for choices during development; 100–129 are tests with
@@ -87,8 +86,7 @@ class Frame:
         labels: 0 table, else object id + 1. (H, W)
         object_ids: The scene's objects, in the order of `GraspNet.objects`.
         pose_object_in_camera: Of each object. (n, 4, 4)
-        pose_camera_in_scene: Of this camera in the frame of the scene's camera 0, as a robot knows
-            it. (4, 4)
+        pose_camera_in_scene: Of this camera in camera 0's frame, as a robot knows it. (4, 4)
         true_pose_camera_in_scene: The same without error. (4, 4)
         pose_camera0_in_table: Of that camera 0 on the table, whose z axis points up. (4, 4)
     """
@@ -202,15 +200,11 @@ class GraspNet:
         ids = meta.object_ids
         order = self.objects(scene)
         if sorted(ids) != sorted(order):
-            raise DataError(
-                f"{folder / 'meta' / name}.mat has objects {ids}, the scene {order}",
-            )
+            raise DataError(f"{folder / 'meta' / name}.mat has objects {ids}, the scene {order}")
         depth = _read_png(folder / "depth" / f"{name}.png")
         labels = _read_png(folder / "label" / f"{name}.png")
         if depth.shape != labels.shape:
-            raise DataError(
-                f"{folder}: depth {name} is {depth.shape}, its label {labels.shape}",
-            )
+            raise DataError(f"{folder}: depth {name} is {depth.shape}, its label {labels.shape}")
         return Frame(
             scene=scene,
             view=view,
@@ -225,11 +219,7 @@ class GraspNet:
         )
 
     def pose(self, scene: int, view: int) -> Float64:
-        """Of a view's camera in the frame of the scene's camera 0, as a robot knows it. (4, 4)
-
-        Raises:
-            DataError: There is no such view.
-        """
+        """Of a view's camera in camera 0's frame, as a robot knows it. (4, 4)"""
         return self._pose(scene, view, 0)
 
     def _pose(self, scene: int, view: int, which: int) -> Float64:

@@ -225,9 +225,7 @@ def _nearest_cloud(points: Float32, clouds: Sequence[NDArray[Any]]) -> NDArray[n
     return view
 
 
-def _without_error(
-    points: Float32, view: NDArray[np.intp], frames: Sequence[Frame]
-) -> Float64:
+def _without_error(points: Float32, view: NDArray[np.intp], frames: Sequence[Frame]) -> Float64:
     """Where points are in truth: what a camera saw is labelled, not where that seems to be.
 
     Args:
