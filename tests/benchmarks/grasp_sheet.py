@@ -21,6 +21,7 @@ import scipy.io
 from PIL import Image, ImageDraw
 
 from limpet.contracts.grasp_frames import inverse_pose
+from limpet.training.grasp.graspnet import TRUE_POSES
 from limpet.training.grasp.scenes.gripper import BASE_M, FINGER_M, Grasps
 from limpet.training.grasp.scenes.labels import candidates
 from limpet.training.grasp.scenes.layout import CAMERA, collision_file, read_labels, scene_folder
@@ -101,7 +102,7 @@ def row_of(root: Path, scene: int) -> np.ndarray:
     view = int(np.argmax([shown(mask) for mask in masks]))
     meta = scipy.io.loadmat(folder / "meta" / f"{view:04}.mat")
     intrinsics = meta["intrinsic_matrix"]
-    pose = np.load(folder / "cam0_wrt_table.npy") @ np.load(folder / "camera_poses.npy")[view]
+    pose = np.load(folder / "cam0_wrt_table.npy") @ np.load(folder / TRUE_POSES)[view]
     h = 1.5
     corners = np.array([[-h, -h, 0.0], [h, -h, 0], [h, h, 0], [-h, h, 0]])
     placed = [Mesh(corners, np.array([[0, 1, 2], [0, 2, 3]], np.int32))]

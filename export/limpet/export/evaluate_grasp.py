@@ -61,6 +61,7 @@ def evaluate_grasp(
     views: int | None = None,
     arms: Sequence[str] = ARMS,
     lift: int = 0,
+    pose_error: float = 1.0,
     camera: str = "realsense",
     cache: Path | None = None,
     report: Report = lambda text: None,
@@ -75,6 +76,8 @@ def evaluate_grasp(
         views: Reference views a scene, evenly spaced; None is all.
         arms: Ways to grasps, of `ARMS`.
         lift: Views a split whose best grasp is tried in simulation; synthetic scenes only.
+        pose_error: What the error of the known camera poses is multiplied by, where the data has
+            one: synthetic scenes.
         camera: Whose images.
         cache: Folder for the data set's labels, unpacked.
         report: Told of the progress.
@@ -101,6 +104,7 @@ def evaluate_grasp(
                 finders,
                 views=views,
                 lift=lift,
+                pose_error=pose_error,
                 report=lambda text, split=split: report(f"{split}: {text}"),  # type: ignore[misc]
             )
     else:

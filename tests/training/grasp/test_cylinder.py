@@ -7,6 +7,7 @@ import torch
 
 from limpet.contracts.grasp_frames import ANGLES, rotation_of
 from limpet.training.grasp.cylinder import (
+    CAMERAS,
     CELLS_DEEP,
     GRID_POINTS,
     RADII,
@@ -23,16 +24,23 @@ FRAME = torch.from_numpy(rotation_of([0.3, -0.5, 0.8], 0.4).astype(np.float32))
 CENTRE = torch.tensor([0.1, -0.2, 0.6])
 
 
-def _grid(offset: tuple[float, float, float], normal: tuple[float, float, float]) -> torch.Tensor:
-    """Of points that all are at one offset in FRAME. (w, 2, r, x)"""
+def _grids(
+    offset: tuple[float, float, float], normal: tuple[float, float, float], views: int
+) -> torch.Tensor:
+    """Of points that all are at one offset in FRAME, for each camera. (w, 2, 2, r, x)"""
     n = torch.tensor(normal, dtype=torch.float32) @ FRAME.T
     form = torch.stack([n[0] ** 2, n[1] ** 2, n[2] ** 2, n[0] * n[1], n[0] * n[2], n[1] * n[2]])
     points = (CENTRE + torch.tensor(offset, dtype=torch.float32) @ FRAME.T).expand(
         1, GRID_POINTS, 3
     )
-    known = Surroundings(1, points, points, form.expand(1, GRID_POINTS, 6))
+    known = Surroundings(views, points, points, form.expand(1, GRID_POINTS, 6))
     grid = CylinderJudge(8).grid(known, CENTRE[None, None], FRAME[None, None, None])
-    return grid[0, 0, 0].reshape(SECTORS, 2, RADII, CELLS_DEEP)
+    return grid[0, 0, 0].reshape(SECTORS, CAMERAS, 2, RADII, CELLS_DEEP)
+
+
+def _grid(offset: tuple[float, float, float], normal: tuple[float, float, float]) -> torch.Tensor:
+    """Of points that the reference camera sees. (w, 2, r, x)"""
+    return _grids(offset, normal, 1)[:, 0]
 
 
 def test_a_point_is_in_the_cell_of_its_angle_radius_and_depth() -> None:
@@ -46,6 +54,14 @@ def test_a_point_is_in_the_cell_of_its_angle_radius_and_depth() -> None:
     assert (grid[:, 0] > 0.01).sum() == 1
     # Its surface faces a finger that comes along the radius, so both kinds say the same.
     torch.testing.assert_close(grid[:, 0], grid[:, 1], atol=1e-3, rtol=1e-3)
+
+
+def test_what_each_camera_sees_is_told_apart() -> None:
+    both = _grids((0.0, 0.02, 0.0), (1.0, 0.0, 0.0), views=2)
+    assert both[0, :, 0, 2, -SHALLOWEST].min() > 0.9  # half of the points each
+    alone = _grids((0.0, 0.02, 0.0), (1.0, 0.0, 0.0), views=1)
+    assert alone[0, 0, 0, 2, -SHALLOWEST] > 0.9
+    assert alone[:, 1].max() == 0.0
 
 
 def test_a_surface_square_to_the_approach_faces_no_finger() -> None:

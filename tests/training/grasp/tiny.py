@@ -66,7 +66,7 @@ def write_tiny(root: Path, scenes: tuple[int, ...] = (0, 1, 90), points: int = 2
             pose[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
             poses[one] = pose
         cameras = [looking_down(0.5, shift, tilt) for shift, tilt in VIEWS]
-        write_scene(root, scene, objects, poses, cameras)
+        write_scene(root, scene, objects, poses, cameras, noise=rng)
     return root
 
 

@@ -92,8 +92,9 @@ def grasp(
     grasp fails.
 
     --json writes: model, source (run or bundle), name, engine, data; splits, of each split scenes,
-    views, and arms, of each arm views, without (views without a grasp), grasps (mean), ap, ap_08,
-    ap_04, outcomes (shares: holds, slips, collides, empty), corner {views, ap, ap_08, ap_04}, lift
+    views, judged (scene and view), corners (which of these see least), and arms, of each arm views,
+    without (views without a grasp), grasps (mean), ap, ap_08, ap_04, view_ap (of each view),
+    outcomes (shares: holds, slips, collides, empty), corner {views, ap, ap_08, ap_04}, lift
     {tried, held, success, outcomes} or null, and times_ms {prepare, model, decode, total,
     total_p95}; mean over the splits, of each arm ap, ap_08, ap_04, corner_ap, lift_success; and
     real, a list of {scene, nothing, before, after, antipodal}: before and after the model's own

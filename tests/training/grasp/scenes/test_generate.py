@@ -14,6 +14,8 @@ from PIL import Image
 
 from limpet.contracts.errors import UsageError
 from limpet.contracts.grasp_frames import ANGLES_RAD, DEPTHS_M
+from limpet.training.grasp.graspnet import GraspNet
+from limpet.training.grasp.judging.view_pairs import with_pose_error
 from limpet.training.grasp.scenes import labels as labelling
 from limpet.training.grasp.scenes import settle as settling
 from limpet.training.grasp.scenes.generate import (
@@ -68,7 +70,8 @@ def test_the_folder_is_laid_out_as_graspnets(root: Path) -> None:
     wanted = {"synthetic.json", f"collision_label/scene_{SCENE:04}/collision_labels.npz"}
     wanted |= {f"models/{int(k):03}/nontextured.ply" for k in ids}
     wanted |= {f"grasp_label/{int(k):03}_labels.npz" for k in ids}
-    wanted |= {f"{images}/{name}.npy" for name in ("camK", "camera_poses", "cam0_wrt_table")}
+    arrays = ("camK", "camera_poses", "true_camera_poses", "cam0_wrt_table")
+    wanted |= {f"{images}/{name}.npy" for name in arrays}
     wanted |= {
         f"{images}/{kind}/{view:04}.{suffix}"
         for kind, suffix in (("depth", "png"), ("label", "png"), ("meta", "mat"))
@@ -82,7 +85,7 @@ def test_views_poses_and_labels_agree(root: Path) -> None:
     folder = root / f"scenes/scene_{SCENE:04}/realsense"
     ids = [int(k) for k in (folder.parent / "object_id_list.txt").read_text().split()]
     to_first, to_table = (
-        np.load(folder / "camera_poses.npy"),
+        np.load(folder / "true_camera_poses.npy"),
         np.load(folder / "cam0_wrt_table.npy"),
     )
     np.testing.assert_allclose(to_first[0], np.eye(4), atol=1e-12)
@@ -112,6 +115,22 @@ def test_views_poses_and_labels_agree(root: Path) -> None:
             scene.add_triangles(mesh)
             off = scene.compute_distance(o3d.core.Tensor.from_numpy(local.astype(np.float32)))
             assert np.median(off.numpy()) < 0.006  # a camera of 160 columns is 4 times as noisy
+
+
+def test_known_poses_err_and_what_is_judged_does_not(root: Path) -> None:
+    frame = GraspNet(root, cache=root / "cache").frame(SCENE, 1)
+    known, true = frame.pose_camera_in_scene, frame.true_pose_camera_in_scene
+    assert 1e-5 < np.abs(known - true).max() < 0.05
+    first = GraspNet(root, cache=root / "cache").frame(SCENE, 0)
+    np.testing.assert_allclose(first.pose_camera_in_scene, np.eye(4), atol=1e-12)
+    # Objects lie where they lie, whichever camera says so.
+    one = first.pose_camera_in_table @ first.pose_object_in_camera
+    np.testing.assert_allclose(
+        frame.pose_camera_in_table @ frame.pose_object_in_camera, one, atol=1e-5
+    )
+    np.testing.assert_allclose(with_pose_error(frame, 0.0).pose_camera_in_scene, true, atol=1e-12)
+    twice = with_pose_error(frame, 2.0).pose_camera_in_scene
+    np.testing.assert_allclose(np.linalg.inv(known) @ twice, np.linalg.inv(true) @ known, atol=2e-4)
 
 
 def test_labels_have_graspnets_shapes_and_values(root: Path) -> None:

@@ -23,13 +23,13 @@ class Seen:
 
     Attributes:
         points: With noise, in the turned frame. (v, N, 3)
-        exact: Without noise, in the same frame. (v, N, 3)
+        true: Where the candidates are without noise or error, in the same frame. (v, m, 3)
         rotations: Of each object in that frame. (n, 3, 3)
         origins: Of each object in that frame. (n, 3)
     """
 
     points: Float32
-    exact: Float32
+    true: Float32
     rotations: Float64
     origins: Float64
 
@@ -46,21 +46,27 @@ def augment(sample: Sample, config: GraspConfig, rng: np.random.Generator) -> Se
     alone, so where the frame's origin lies does not matter. Noise is of each point, and of the
     auxiliary camera's pose, which a robot knows to a millimetre or two.
     """
-    exact = sample.points
-    if len(exact) > 1 and rng.random() < config.single_share:
-        exact = exact[:1]
+    v = len(sample.points)
+    if v > 1 and rng.random() < config.single_share:
+        v = 1
     roll, tilt = np.deg2rad([config.roll_deg, config.tilt_deg])
     turn = _turn(_across(rng), tilt * rng.uniform(-1, 1)) @ _turn(
         np.array([0.0, 0.0, 1.0]), roll * rng.uniform(-1, 1)
     )
-    exact = exact @ turn.T.astype(np.float32)
-    points = exact + rng.normal(0.0, config.noise_m, exact.shape).astype(np.float32)
+    turn_t = turn.T.astype(np.float32)
+    points = sample.points[:v] @ turn_t
+    points += rng.normal(0.0, config.noise_m, points.shape).astype(np.float32)
     if len(points) > 1:
         middle = points[1].mean(0)
         off = _turn(_unit(rng), np.deg2rad(config.pose_noise_deg) * rng.normal())
         shift = rng.normal(0.0, config.pose_noise_m, 3).astype(np.float32)
         points[1] = (points[1] - middle) @ off.T.astype(np.float32) + middle + shift
-    return Seen(points, exact, turn @ sample.poses[:, :3, :3], sample.poses[:, :3, 3] @ turn.T)
+    return Seen(
+        points,
+        sample.true[:v] @ turn_t,
+        turn @ sample.poses[:, :3, :3],
+        sample.poses[:, :3, 3] @ turn.T,
+    )
 
 
 def _unit(rng: np.random.Generator) -> Float64:

@@ -18,7 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from limpet.training.grasp.attention import Attention
-from limpet.training.grasp.grouping import QUADRATIC, nearest, single_precision, surface_forms, take
+from limpet.training.grasp.grouping import (
+    QUADRATIC,
+    nearest,
+    single_precision,
+    strongest,
+    surface_forms,
+    take,
+)
 
 NEAR_M, MIDDLE_M, FAR_M, WIDE_M = 0.01, 0.025, 0.05, 0.1
 """Units of offsets at each level."""
@@ -87,7 +94,7 @@ class Backbone(nn.Module):
         forms = surface_forms(offsets)
         unit = offsets / NEAR_M
         length = (unit * unit).sum(-1, keepdim=True).sqrt()
-        shape = self.surface(torch.cat([unit, length], -1)).amax(2)
+        shape = strongest(self.surface(torch.cat([unit, length], -1)), 2)
         f_fine = self.start(torch.cat([shape, forms], -1))
         around = nearest(fine, fine, NEIGHBOURS)
         f_fine = f_fine + self.local(f_fine, fine, fine, around)
@@ -132,7 +139,7 @@ class Neighbourhood(nn.Module):
         with single_precision(points):  # what counts is the difference of these two
             places = self.offsets(points / self.unit_m)
             origins = self.offsets(centres / self.unit_m)
-        most = take(self.features(self.norm(features)) + places, index).amax(2) - origins
+        most = strongest(take(self.features(self.norm(features)) + places, index), 2) - origins
         out: Tensor = self.after(most.relu())
         return out
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from limpet.training.grasp.matching import NO_OBJECT
@@ -55,12 +56,11 @@ def matches(
     m = len(points) // views
     if views == 1:
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
-    here, there = points[:m].astype(np.float64), points[m:].astype(np.float64)
-    lengths = (here**2).sum(1)[:, None] + (there**2).sum(1)
-    squared = lengths - 2.0 * here @ there.T
-    onward, back = squared.argmin(1), squared.argmin(0)
+    here, there = points[:m], points[m:]
+    apart, onward = cKDTree(there).query(here)
+    back = cKDTree(here).query(there)[1]
     first = np.arange(m)
-    kept = (back[onward] == first) & (squared[first, onward] <= within_m**2)
+    kept = (back[onward] == first) & (apart <= within_m)
     kept &= (owner[:m] == owner[m:][onward]) & (owner[:m] != NO_OBJECT)
     return first[kept], m + onward[kept]
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from limpet.contracts.grasp_frames import ANGLES, DEPTHS
 from limpet.training.grasp.grouping import nearest, single_precision, take, turn_forms
@@ -38,6 +39,7 @@ GRID_HANDICAP_M, TOKEN_HANDICAP_M = 0.06, 0.03
 """How much nearer to the seed the last candidate of the farthest-point order must be than the first
 to count: the surroundings are known densely near the seed, and far out."""
 CHANNELS = 64
+CAMERAS = 2
 VALUES = 16
 """Channels that tokens give to sectors."""
 
@@ -86,6 +88,20 @@ def choose_group(seeds: Tensor, points: Tensor, views: int, size: int, handicap_
     return nearest(seeds - middle, points - middle, size, handicap * handicap)
 
 
+def seen_by_other(index: Tensor, points: Tensor, views: int) -> Tensor:
+    """1 for candidates of the auxiliary view, 0 for those of the reference.
+
+    Args:
+        index: Of candidates. (b, s, k)
+        points: (b, n, 3)
+        views: Of which n / views candidates each are given.
+
+    Returns:
+        (b, s, k)
+    """
+    return (index >= points.shape[1] // views).to(points.dtype)
+
+
 def turned(offsets: Tensor, frames: Tensor) -> Tensor:
     """Offsets in each frame of their seed. (b, s, k, 3), (b, s, t, 3, 3) → (b, s, t, k, 3)"""
     with single_precision(offsets):
@@ -114,7 +130,7 @@ class CylinderJudge(nn.Module):
         }
         for name, values in buffers.items():
             self.register_buffer(name, values, persistent=False)
-        cells = 2 * RADII * CELLS_DEEP
+        cells = 2 * CAMERAS * RADII * CELLS_DEEP
         self.norm = nn.LayerNorm(cells)
         self.values = nn.Linear(channels, VALUES)
         self.first = _linear(5 * (cells + VALUES), CHANNELS)
@@ -148,8 +164,8 @@ class CylinderJudge(nn.Module):
         grid = self.norm(self.grid(known, centres, frames))
         sectors = self._sectors(offsets)[0].transpose(-1, -2)  # (b, s, t, w, k)
         told = sectors @ self.values(tokens) / tokens.shape[3]
-        near = self.first(_ring(torch.cat([grid, told], -1), 2)).relu()
-        near = near + self.second(_ring(near, 1)).relu()  # (b, s, t, w, h)
+        near = _ring(self.first, torch.cat([grid, told], -1)).relu()
+        near = near + _ring(self.second, near).relu()  # (b, s, t, w, h)
         one, other = near[..., :ANGLES, :], near[..., ANGLES:, :]
         fingers = self.fingers(torch.cat([torch.maximum(one, other), one + other], -1))
         whole = self.whole(torch.cat([near.amax(-2), context], -1))
@@ -158,7 +174,12 @@ class CylinderJudge(nn.Module):
 
     @torch.no_grad()
     def grid(self, known: Surroundings, centres: Tensor, frames: Tensor) -> Tensor:
-        """How much surface is in each cell, and how much of it faces a finger. (b, s, t, w, 2 r x)
+        """How much surface is in each cell, and how much of it faces a finger, as the reference
+        camera sees it and then as the other does. (b, s, t, w, 4 r x)
+
+        Where one camera is, as seen from the other, is known to some millimetres only. A gripper is
+        moved in the reference's frame, so what that camera sees is exact, and what the other adds
+        is less so: it is for what is learnt to weigh them, and their sum would not tell them apart.
 
         Nothing in it is learnt, so training does not go back through it.
         """
@@ -173,7 +194,10 @@ class CylinderJudge(nn.Module):
             cells = (at_radius[..., :, None] * at_depth[..., None, :]).flatten(-2)
             yy, zz, yz = lie[..., 1:2], lie[..., 2:3], lie[..., 5:6]
             facing = yy * cos * cos + zz * sin * sin + 2.0 * yz * cos * sin  # (b, s, t, k, 1)
-            amount = sectors.transpose(-1, -2) @ torch.cat([cells, cells * facing], -1)
+            other = seen_by_other(group, points, known.views)[:, :, None, :, None]
+            seen = torch.cat([cells, cells * facing], -1)
+            seen = torch.cat([seen * (1.0 - other), seen * other], -1)
+            amount = sectors.transpose(-1, -2) @ seen
             return amount / (0.5 + amount)
 
     def _sectors(self, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -214,11 +238,22 @@ class PooledJudge(nn.Module):
         return out.reshape(*context.shape[:-1], ANGLES, 2 * DEPTHS)
 
 
-def _ring(sectors: Tensor, reach: int) -> Tensor:
-    """Each sector with its neighbours on both sides. (..., w, h) → (..., w, (2 reach + 1) h)"""
-    w = sectors.shape[-2]
-    closed = torch.cat([sectors[..., w - reach :, :], sectors, sectors[..., :reach, :]], -2)
-    return torch.cat([closed[..., shift : shift + w, :] for shift in range(2 * reach + 1)], -1)
+def _ring(layer: nn.Linear, sectors: Tensor) -> Tensor:
+    """A product of each sector with as many neighbours on both sides as the layer takes: a circular
+    convolution. (..., w, h) → (..., w, out)
+
+    Each sector is multiplied once, and its share goes to its neighbours: sectors laid side by side
+    would take five times the memory, and training most of its time to fill it.
+    """
+    w, h = sectors.shape[-2:]
+    taken = layer.in_features // h
+    weights = layer.weight.reshape(-1, taken, h).transpose(0, 1).reshape(-1, h)  # (taken out, h)
+    shares = functional.linear(sectors, weights).chunk(taken, -1)
+    out: Tensor = layer.bias
+    for shift, share in zip(range(-(taken // 2), taken // 2 + 1), shares, strict=True):
+        at = shift % w
+        out = out + (torch.cat([share[..., at:, :], share[..., :at, :]], -2) if at else share)
+    return out
 
 
 def _linear(channels: int, out: int) -> nn.Linear:

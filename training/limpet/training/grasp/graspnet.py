@@ -10,7 +10,8 @@
         label/0000.png    uint8, 0 table, else object id + 1
         meta/0000.mat     intrinsic_matrix, factor_depth, cls_indexes (object id + 1),
                           poses (3, 4, n), objects in the camera
-        camera_poses.npy  (views, 4, 4), camera i in camera 0
+        camera_poses.npy  (views, 4, 4), camera i in camera 0, as a robot knows it
+        true_camera_poses.npy  the same without error, where poses err: in synthetic scenes
         cam0_wrt_table.npy (4, 4), camera 0 in the table's frame, whose z axis points up
 
 Scenes 0–99 are for training, 90–99 of them for choices during development; 100–129 are tests with
@@ -60,6 +61,8 @@ SPLITS = {
 }
 """Scene numbers of each split."""
 
+TRUE_POSES = "true_camera_poses.npy"
+
 GRASPABLE_TENTHS = 8
 """A candidate counts for graspness where it holds at a friction coefficient of at most 0.8."""
 
@@ -83,7 +86,8 @@ class Frame:
         labels: 0 table, else object id + 1. (H, W)
         object_ids: The scene's objects, in the order of `GraspNet.objects`.
         pose_object_in_camera: Of each object. (n, 4, 4)
-        pose_camera_in_scene: Of this camera in the frame of the scene's camera 0. (4, 4)
+        pose_camera_in_scene: Of this camera in camera 0's frame, as a robot knows it. (4, 4)
+        true_pose_camera_in_scene: The same without error. (4, 4)
         pose_camera0_in_table: Of that camera 0 on the table, whose z axis points up. (4, 4)
     """
 
@@ -95,13 +99,13 @@ class Frame:
     object_ids: tuple[int, ...]
     pose_object_in_camera: Float64
     pose_camera_in_scene: Float64
+    true_pose_camera_in_scene: Float64
     pose_camera0_in_table: Float64
 
     @property
     def pose_camera_in_table(self) -> Float64:
-        """Of this camera on the table. (4, 4)"""
-        pose: Float64 = self.pose_camera0_in_table @ self.pose_camera_in_scene
-        return pose
+        """Of this camera on the table, without error. (4, 4)"""
+        return self.pose_camera0_in_table @ self.true_pose_camera_in_scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,15 +200,11 @@ class GraspNet:
         ids = meta.object_ids
         order = self.objects(scene)
         if sorted(ids) != sorted(order):
-            raise DataError(
-                f"{folder / 'meta' / name}.mat has objects {ids}, the scene {order}",
-            )
+            raise DataError(f"{folder / 'meta' / name}.mat has objects {ids}, the scene {order}")
         depth = _read_png(folder / "depth" / f"{name}.png")
         labels = _read_png(folder / "label" / f"{name}.png")
         if depth.shape != labels.shape:
-            raise DataError(
-                f"{folder}: depth {name} is {depth.shape}, its label {labels.shape}",
-            )
+            raise DataError(f"{folder}: depth {name} is {depth.shape}, its label {labels.shape}")
         return Frame(
             scene=scene,
             view=view,
@@ -214,19 +214,19 @@ class GraspNet:
             object_ids=tuple(order),
             pose_object_in_camera=meta.poses[[ids.index(one) for one in order]],
             pose_camera_in_scene=self.pose(scene, view),
-            pose_camera0_in_table=self._scene_arrays(scene)[1],
+            true_pose_camera_in_scene=self._pose(scene, view, 1),
+            pose_camera0_in_table=self._scene_arrays(scene)[2],
         )
 
     def pose(self, scene: int, view: int) -> Float64:
-        """Of a view's camera in the frame of the scene's camera 0. (4, 4)
+        """Of a view's camera in camera 0's frame, as a robot knows it. (4, 4)"""
+        return self._pose(scene, view, 0)
 
-        Raises:
-            DataError: There is no such view.
-        """
-        camera_poses, _ = self._scene_arrays(scene)
-        if view >= len(camera_poses):
+    def _pose(self, scene: int, view: int, which: int) -> Float64:
+        poses = self._scene_arrays(scene)[which]
+        if view >= len(poses):
             raise DataError(f"{self._scene(scene)}/camera_poses.npy has no view {view}")
-        pose: Float64 = camera_poses[view]
+        pose: Float64 = poses[view]
         return pose
 
     def _mesh(self, object_id: int) -> tuple[Float64, NDArray[np.int32]]:
@@ -319,12 +319,14 @@ class GraspNet:
                 raise DataError(f"{listing} names {sorted(listed)}, {first} {sorted(ids)}")
         return ids
 
-    def _read_scene_arrays(self, scene: int) -> tuple[Float64, Float64]:
+    def _read_scene_arrays(self, scene: int) -> tuple[Float64, Float64, Float64]:
+        """Known poses of cameras, their true ones, and that of camera 0 on the table."""
         folder = self._scene(scene)
-        return (
-            _read_npy(folder / "camera_poses.npy", 3),
-            _read_npy(folder / "cam0_wrt_table.npy", 2),
-        )
+        known = _read_npy(folder / "camera_poses.npy", 3)
+        true = _read_npy(folder / TRUE_POSES, 3) if (folder / TRUE_POSES).exists() else known
+        if true.shape != known.shape:
+            raise DataError(f"{folder}: {len(true)} {TRUE_POSES}, {len(known)} camera_poses.npy")
+        return known, true, _read_npy(folder / "cam0_wrt_table.npy", 2)
 
 
 def unpack(bits: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -62,6 +62,17 @@ def take(rows: Tensor, index: Tensor) -> Tensor:
     return rows.reshape(b * n, c).index_select(0, flat).reshape(*index.shape, c)
 
 
+def strongest(values: Tensor, dim: int) -> Tensor:
+    """Largest along an axis.
+
+    The gradient of `amax` is shared among equals, which takes it twice as long as that of `max`
+    to find the one; a graph that is exported has the plain maximum.
+    """
+    if values.requires_grad:
+        return values.max(dim).values
+    return values.amax(dim)
+
+
 def surface_forms(offsets: Tensor, squarings: int = 5) -> Tensor:
     """How the surface lies around each centre: n nᵀ for its normal n, so without a sign.
 

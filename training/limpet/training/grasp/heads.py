@@ -28,10 +28,11 @@ from limpet.training.grasp.cylinder import (
     Surroundings,
     choose_group,
     places,
+    seen_by_other,
     turned,
 )
 from limpet.training.grasp.fusion import RADIUS_M, AlternatingAttention, CylindricalEmbedding
-from limpet.training.grasp.grouping import single_precision, take
+from limpet.training.grasp.grouping import single_precision, strongest, take
 
 TAKEN = 1e4
 """Taken off the scores of directions near one that is chosen; no score comes close to it."""
@@ -166,10 +167,11 @@ class ApproachHead(nn.Module):
 class GraspHead(nn.Module):
     """Scores and widths of 12 angles and 4 depths in a frame, from the points around it.
 
-    Two things are known of a grasp: what its surroundings are, as tokens that CylReg places and
-    AltAtt lets attend to one another, and where its surroundings lie, as a grid of the cylinder
-    about the approach (`limpet.training.grasp.cylinder`). Without CylReg there is no grid and no
-    token knows its rotation: one vector for each frame has to tell all angles, as in GSNet.
+    Two things are known of a grasp: what its surroundings are, as tokens that tell which camera saw
+    them, that CylReg places and AltAtt lets attend to one another, and where its surroundings lie,
+    as a grid of the cylinder about the approach (`limpet.training.grasp.cylinder`). Without CylReg
+    there is no grid and no token knows its rotation: one vector for each frame has to tell all
+    angles, as in GSNet.
     """
 
     def __init__(self, config: GraspConfig) -> None:
@@ -178,6 +180,7 @@ class GraspHead(nn.Module):
         self.group = config.group
         self.features = nn.Linear(c, g)
         self.offsets = nn.Linear(3, g, bias=False)
+        self.other = nn.Parameter(torch.zeros(g))
         rounds = config.attention_rounds if config.alt_att else 0
         self.attention = AlternatingAttention(g, rounds)
         self.seed = nn.Linear(c, g)
@@ -206,12 +209,13 @@ class GraspHead(nn.Module):
             Scores (b, s, t, a, 4), and widths in units of 10 cm (b, s, t, a, 4)
         """
         offsets = turned(take(known.points, group) - centres[:, :, None], frames)
-        tokens = take(self.features(known.features), group)[:, :, None]
+        other = seen_by_other(group, known.points, known.views)[..., None]
+        tokens = (take(self.features(known.features), group) + other * self.other)[:, :, None]
         tokens = tokens + self.offsets(offsets / RADIUS_M)
         if self.cylinder is not None:
             tokens = tokens + self.cylinder(offsets)
         tokens = self.attention(tokens)
-        context = tokens.amax(3) + self.seed(own)[:, :, None]  # (b, s, t, g)
+        context = strongest(tokens, 3) + self.seed(own)[:, :, None]  # (b, s, t, g)
         if isinstance(self.judge, CylinderJudge):
             out = self.judge(known, centres, frames, tokens, offsets, context)
         else:

@@ -149,10 +149,8 @@ class Objective:
         config = self._config
         embedded = known.embedded[0].float()
         con = dis = embedded.new_zeros(())
-        m = len(owner) // seen.views
-        points = seen.exact[:, :m].reshape(-1, 3)
         if config.contrast:
-            pairs = matches(points, owner, seen.views, config.match_m)
+            pairs = matches(seen.true.reshape(-1, 3), owner, seen.views, config.match_m)
             con = contrast(embedded, *pairs)
         if config.dissimilar:
             best = labels.best[labels.rows(owner, grasp_point)]

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from limpet.contracts.clouds import CloudPreprocessing, depth_points, prepare
 from limpet.contracts.errors import DataError
@@ -30,7 +31,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Input = Literal["two", "one", "prefused"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised where the same choices give other files."""
 
 
@@ -41,7 +42,9 @@ class Sample:
     Attributes:
         scene: Number of the scene.
         reference, auxiliary: Numbers of the views.
-        points: In the reference camera's frame, metres; candidates first. (v, N, 3)
+        points: In the reference camera's frame, metres, as the robot knows the cameras' poses;
+            candidates first. (v, N, 3)
+        true: Where the candidates are without the error of these poses. (v, m, 3)
         owner: Object that each candidate lies on, -1 for none. (v, m)
         grasp_point: Nearest grasp point of that object, -1 for none. (v, m)
         graspness: Share of its candidates that hold, scaled to 0 … 1 over the views. (v, m)
@@ -52,6 +55,7 @@ class Sample:
     reference: int
     auxiliary: int
     points: Float32
+    true: Float32
     owner: NDArray[np.intp]
     grasp_point: NDArray[np.intp]
     graspness: Float32
@@ -118,27 +122,28 @@ class SampleMaker:
     def make(self, frames: Sequence[Frame]) -> Sample | None:
         """A sample of one or two views, None where they show nothing to grasp."""
         reference = frames[0]
-        to_ref = inverse_pose(reference.pose_camera_in_scene)
-        poses = [to_ref @ frame.pose_camera_in_scene for frame in frames]
+        poses = poses_in_reference(frames)
         clouds = [depth_points(frame.depth_m, frame.intrinsics, self._cloud) for frame in frames]
-        if self._kind == "prefused":
-            merged = [
-                transform_points(cloud, pose) for cloud, pose in zip(clouds, poses, strict=True)
-            ]
-            clouds, poses, frames = [np.concatenate(merged)], [np.eye(4)], [reference]
+        placed = [transform_points(cloud, pose) for cloud, pose in zip(clouds, poses, strict=True)]
+        merged = self._kind == "prefused"
+        if merged:
+            prepared = prepare([np.concatenate(placed)], [np.eye(4)], self._cloud)
         else:
-            poses[0] = np.eye(4)  # exactly: the reference is not moved
-        prepared = prepare(clouds, poses, self._cloud)
-        if prepared.points is None or len(prepared.points) < len(frames):
+            prepared = prepare(clouds, poses, self._cloud)
+        if prepared.points is None or len(prepared.points) < (1 if merged else len(frames)):
             return None
         candidates = prepared.points[:, : self._cloud.candidates]
-        matches = self._matcher.match(reference, candidates.reshape(-1, 3))
         shape = candidates.shape[:2]
+        flat = candidates.reshape(-1, 3)
+        view = _nearest_cloud(flat, placed) if merged else np.repeat(np.arange(shape[0]), shape[1])
+        true = _without_error(flat, view, frames)
+        matches = self._matcher.match(reference, true)
         return Sample(
             scene=reference.scene,
             reference=reference.view,
             auxiliary=frames[-1].view,
             points=prepared.points.astype(np.float32),
+            true=true.reshape(candidates.shape).astype(np.float32),
             owner=matches.object_index.reshape(shape),
             grasp_point=matches.grasp_point.reshape(shape),
             graspness=matches.graspness.reshape(shape),
@@ -196,6 +201,7 @@ class SampleMaker:
                 reference=int(arrays["reference"][row]),
                 auxiliary=int(arrays["auxiliary"][row]),
                 points=arrays["points"][row],
+                true=arrays["true"][row],
                 owner=arrays["owner"][row].astype(np.intp),
                 grasp_point=arrays["grasp_point"][row].astype(np.intp),
                 graspness=arrays["graspness"][row],
@@ -203,3 +209,35 @@ class SampleMaker:
             )
             for row in range(len(arrays["scene"]))
         ]
+
+
+def poses_in_reference(frames: Sequence[Frame]) -> list[Float64]:
+    """Of each camera in the first one's frame, as a robot knows them. (4, 4) each"""
+    to_reference = inverse_pose(frames[0].pose_camera_in_scene)
+    # Exactly the identity: the reference is not moved.
+    return [np.eye(4), *(to_reference @ frame.pose_camera_in_scene for frame in frames[1:])]
+
+
+def _nearest_cloud(points: Float32, clouds: Sequence[NDArray[Any]]) -> NDArray[np.intp]:
+    """Which view each point of a merged cloud comes from. (n,)"""
+    distances = [cKDTree(cloud).query(points)[0] for cloud in clouds]
+    view: NDArray[np.intp] = np.argmin(distances, axis=0)
+    return view
+
+
+def _without_error(points: Float32, view: NDArray[np.intp], frames: Sequence[Frame]) -> Float64:
+    """Where points are in truth: what a camera saw is labelled, not where that seems to be.
+
+    Args:
+        points: In the reference camera's frame, by the poses that the robot knows. (n, 3)
+        view: Which of the frames each comes from. (n,)
+        frames: The reference first.
+    """
+    true: Float64 = np.array(points, np.float64)
+    to_reference = inverse_pose(frames[0].true_pose_camera_in_scene)
+    known = poses_in_reference(frames)
+    for index, frame in enumerate(frames[1:], 1):
+        mine = view == index
+        truly = to_reference @ frame.true_pose_camera_in_scene @ inverse_pose(known[index])
+        true[mine] = transform_points(true[mine], truly)
+    return true

@@ -34,7 +34,12 @@ from limpet.training.grasp.judging.finders import (
 )
 from limpet.training.grasp.judging.observed import ObservedFigures, judge_observed
 from limpet.training.grasp.judging.real_scenes import RealScene
-from limpet.training.grasp.judging.view_pairs import ViewPair, corners, view_pairs
+from limpet.training.grasp.judging.view_pairs import (
+    ViewPair,
+    corners,
+    view_pairs,
+    with_pose_error,
+)
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -97,6 +102,7 @@ class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
         without: How many of them had no grasp; they count as 0.
         grasps: Mean number of grasps a view.
         ap, ap_08, ap_04: Average precision in percent.
+        view_ap: `ap` of each view, in the order of the split's `judged`.
         outcomes: Shares of what became of the judged grasps: holds, slips, collides, empty.
         corner: The same on the split's corner views.
         lift: The best grasp tried in simulation; None where that was not asked for.
@@ -109,6 +115,7 @@ class ArmFigures(msgspec.Struct, frozen=True, kw_only=True):
     ap: float
     ap_08: float
     ap_04: float
+    view_ap: list[float]
     outcomes: dict[str, float]
     corner: CornerFigures
     lift: LiftFigures | None
@@ -121,11 +128,15 @@ class SplitFigures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         scenes: Numbers of the scenes.
         views: Views that were judged, each as the reference.
+        judged: Scene and number of each.
+        corners: Which of them see least.
         arms: Figures of each way.
     """
 
     scenes: list[int]
     views: int
+    judged: list[tuple[int, int]]
+    corners: list[bool]
     arms: dict[str, ArmFigures]
 
 
@@ -187,6 +198,7 @@ class _Tally:
             ap=whole.ap,
             ap_08=whole.ap_08,
             ap_04=whole.ap_04,
+            view_ap=[round(100 * float(each.mean()), 3) for each in self.accuracies],
             outcomes={name: counts[index] / judged for index, name in enumerate(OUTCOMES)},
             corner=CornerFigures(
                 views=len(self.corner), ap=corner.ap, ap_08=corner.ap_08, ap_04=corner.ap_04
@@ -218,6 +230,7 @@ def evaluate_split(
     *,
     views: int | None = None,
     lift: int = 0,
+    pose_error: float = 1.0,
     report: Report = lambda text: None,
 ) -> SplitFigures:
     """Judges every arm in the same views.
@@ -228,6 +241,8 @@ def evaluate_split(
         finders: Ways to grasps.
         views: Reference views of each scene, evenly spaced; None is all of them.
         lift: Views, evenly spaced over all, whose best grasp is tried in simulation.
+        pose_error: What the error of the known camera poses is multiplied by, where the data has
+            one.
         report: Told of the progress.
 
     Raises:
@@ -243,7 +258,7 @@ def evaluate_split(
     judge = Judge(data)
     tallies = {arm: _Tally() for arm in finders}
     for index, pair in enumerate(pairs):
-        frames = _frames(data, pair, finders)
+        frames = [with_pose_error(one, pose_error) for one in _frames(data, pair, finders)]
         for arm, finder in finders.items():
             found = finder(frames[:1] if arm in ONE_VIEW else frames)
             tally = tallies[arm]
@@ -260,6 +275,8 @@ def evaluate_split(
     return SplitFigures(
         scenes=list(scenes),
         views=len(pairs),
+        judged=[(pair.scene, pair.reference) for pair in pairs],
+        corners=[(pair.scene, pair.reference) in hard for pair in pairs],
         arms={arm: tally.figures(lifted=lift > 0) for arm, tally in tallies.items()},
     )
 

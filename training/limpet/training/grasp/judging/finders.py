@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.clouds import CloudPreprocessing, PreparedCloud, depth_points, prepare
-from limpet.contracts.grasp_frames import inverse_pose, transform_points
+from limpet.contracts.grasp_frames import transform_points
 from limpet.contracts.grasp_model import (
     CLOUD,
     DEPTH,
@@ -33,6 +33,7 @@ from limpet.contracts.grasps import COLUMNS
 from limpet.contracts.tensors import Tensors
 from limpet.training.grasp.graspnet import Frame
 from limpet.training.grasp.judging.antipodal import AntipodalConfig, sample_antipodal
+from limpet.training.grasp.samples import poses_in_reference
 
 Arm = Literal["two", "one", "prefusion", "antipodal_two", "antipodal_one"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
@@ -88,12 +89,6 @@ def request_of(frames: Sequence[Frame], how: CloudPreprocessing, *, merged: bool
         request[DEPTH_AUX] = frames[1].depth_m
         request[RELATIVE_POSE] = poses_in_reference(frames)[1]
     return request
-
-
-def poses_in_reference(frames: Sequence[Frame]) -> list[NDArray[np.float64]]:
-    """Of each camera in the first one's frame. (4, 4) each"""
-    to_reference = inverse_pose(frames[0].pose_camera_in_scene)
-    return [np.eye(4), *(to_reference @ frame.pose_camera_in_scene for frame in frames[1:])]
 
 
 def find_antipodal(frames: Sequence[Frame], how: CloudPreprocessing) -> Found:

@@ -11,12 +11,13 @@ Dimension legend: P grasp points, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
-from limpet.contracts.grasp_frames import transform_points
+from limpet.contracts.grasp_frames import inverse_pose, transform_points
 from limpet.training.grasp.graspnet import Frame, GraspNet
 
 AUXILIARY_ANGLE_DEG = 90.0
@@ -119,3 +120,16 @@ def corners(pairs: Sequence[ViewPair]) -> set[tuple[int, int]]:
     count = max(1, round(CORNER_SHARE * len(pairs))) if pairs else 0
     ranked = sorted(pairs, key=lambda pair: (pair.visible, pair.scene, pair.reference))
     return {(pair.scene, pair.reference) for pair in ranked[:count]}
+
+
+def with_pose_error(frame: Frame, factor: float) -> Frame:
+    """A view whose known pose errs so many times as much as it does; 0: not at all."""
+    if factor == 1.0:
+        return frame
+    true = frame.true_pose_camera_in_scene
+    off = inverse_pose(true) @ frame.pose_camera_in_scene
+    scaled = np.eye(4)
+    turn = Rotation.from_matrix(off[:3, :3]).as_rotvec()
+    scaled[:3, :3] = Rotation.from_rotvec(factor * turn).as_matrix()
+    scaled[:3, 3] = factor * off[:3, 3]
+    return replace(frame, pose_camera_in_scene=true @ scaled)

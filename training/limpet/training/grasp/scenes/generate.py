@@ -41,7 +41,7 @@ from limpet.training.grasp.scenes.objects import Use, make_object, numbers_for
 from limpet.training.grasp.scenes.physics import Settled, items_of
 from limpet.training.grasp.scenes.rendering import DepthCamera, SceneView, hemisphere
 from limpet.training.grasp.scenes.scene_collisions import Obstacle, obstacle_of, scene_collisions
-from limpet.training.grasp.scenes.sensor import DepthNoise, measure
+from limpet.training.grasp.scenes.sensor import DepthNoise, PoseError, known_poses, measure
 from limpet.training.grasp.scenes.settle import choose_objects, settle
 
 _log = logging.getLogger(__name__)
@@ -74,12 +74,14 @@ class SyntheticConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         views: Of each scene.
         camera: Which looks.
         noise: How it errs.
+        pose_error: How far cameras' poses, as a robot knows them, are from the truth.
     """
 
     seed: int = 0
     views: int = 8
     camera: DepthCamera = DepthCamera()
     noise: DepthNoise = DepthNoise()
+    pose_error: PoseError = PoseError()
 
 
 class SceneReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +180,7 @@ def make_scene(root: Path, config: SyntheticConfig, scene: int) -> SceneReport:
         settled.poses,
         config.camera,
         cameras,
+        known_poses(cameras, config.pose_error, np.random.default_rng([config.seed, scene, 3])),
         depths,
         [view.labels for view in views],
     )
@@ -279,7 +282,7 @@ _PARTS = ("settle", "render", "collision", "write")
 @click.command()
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--train", default=60, show_default=True, type=click.IntRange(0))
-@click.option("--validation", default=5, show_default=True, type=click.IntRange(0))
+@click.option("--validation", default=6, show_default=True, type=click.IntRange(0))
 @click.option("--seen", default=6, show_default=True, type=click.IntRange(0))
 @click.option("--similar", default=6, show_default=True, type=click.IntRange(0))
 @click.option("--novel", default=6, show_default=True, type=click.IntRange(0))

@@ -5,6 +5,7 @@
     collision_label/scene_0000/collision_labels.npz    arr_0, arr_1 … in the order of the ids
     scenes/scene_0000/object_id_list.txt
     scenes/scene_0000/realsense/         camK.npy camera_poses.npy cam0_wrt_table.npy
+                     true_camera_poses.npy (GraspNet has none: its poses are those of its tables)
                      depth/0000.png label/0000.png meta/0000.mat
 
 Dimension legend: N views, n objects, P points, V approaches, A angles, D depths, H rows, W columns.
@@ -28,6 +29,7 @@ from PIL import Image
 
 from limpet.contracts.grasp_frames import ANGLES_RAD, DEPTHS_M, inverse_pose
 from limpet.contracts.whole_files import write_whole
+from limpet.training.grasp.graspnet import TRUE_POSES
 from limpet.training.grasp.scenes.labels import GraspLabels
 from limpet.training.grasp.scenes.meshes import Mesh
 from limpet.training.grasp.scenes.rendering import DepthCamera
@@ -124,6 +126,7 @@ def write_scene(
     poses_in_table: Float64,
     camera: DepthCamera,
     cameras_in_table: Float64,
+    known_in_table: Float64,
     depths_mm: Sequence[NDArray[np.uint16]],
     labels: Sequence[NDArray[np.uint8]],
 ) -> None:
@@ -136,6 +139,7 @@ def write_scene(
         poses_in_table: Of the objects. (n, 4, 4)
         camera: Which camera looked.
         cameras_in_table: From where. (N, 4, 4)
+        known_in_table: From where the robot thinks that it looked. (N, 4, 4)
         depths_mm: What it measured. (H, W) each
         labels: 0 for the table, k + 1 for the k-th object. (H, W) each
     """
@@ -149,7 +153,8 @@ def write_scene(
     (folder / "object_id_list.txt").write_text(ids, encoding="ascii")
     first_in_table = cameras_in_table[0]
     np.save(images / "camK.npy", camera.intrinsics)
-    np.save(images / "camera_poses.npy", inverse_pose(first_in_table) @ cameras_in_table)
+    np.save(images / "camera_poses.npy", inverse_pose(known_in_table[0]) @ known_in_table)
+    np.save(images / TRUE_POSES, inverse_pose(first_in_table) @ cameras_in_table)
     np.save(images / "cam0_wrt_table.npy", first_in_table)
     to_id = np.concatenate([[0], np.asarray(objects) + 1]).astype(np.uint8)
     for k, (pose, depth, label) in enumerate(zip(cameras_in_table, depths_mm, labels, strict=True)):

@@ -81,15 +81,17 @@ class View:
 
 
 def hemisphere(number: int, rng: np.random.Generator) -> Float64:
-    """Camera poses around the origin, in the table's frame: 0.4 to 0.7 m away, 30° to 75° up.
+    """Camera poses around the origin, in the table's frame: 0.4 to 0.7 m away, 30° to 70° up.
 
+    So a camera on a wrist looks, whose gripper must not be in its way; what is taller hides what
+    lies behind.
     Azimuths are spread evenly from a random one on; each camera looks near the origin and is rolled
     by a few degrees. (N, 4, 4)
     """
     poses = np.tile(np.eye(4), (number, 1, 1))
     first = rng.uniform(0, 2 * math.pi)
     # Elevations are stratified, so that each scene has low views and high ones.
-    up = np.radians(30 + 45 * (rng.permutation(number) + rng.random(number)) / number)
+    up = np.radians(30 + 40 * (rng.permutation(number) + rng.random(number)) / number)
     for k in range(number):
         around = first + 2 * math.pi * (k + rng.uniform(-0.2, 0.2)) / number
         away = rng.uniform(0.4, 0.7)

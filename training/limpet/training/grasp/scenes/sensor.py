@@ -4,17 +4,23 @@ A stereo camera measures disparity d = f b / z, so an error of δ pixels is z² 
 0.9 mm at 0.5 m and 3.6 mm at 1 m for 0.08 pixels of a D435 at 640 columns. It returns nothing where
 only one imager sees the spot, on many pixels of a depth edge, and at grazing angles.
 
-Dimension legend: H rows, W columns.
+And what a robot knows of where its cameras are, which is not quite where they are.
+
+Dimension legend: H rows, W columns, N views.
 """
 
 from __future__ import annotations
+
+import math
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+from scipy.spatial.transform import Rotation
 
 from limpet.training.grasp.scenes.rendering import DepthCamera, View
+from limpet.training.grasp.scenes.shapes import Float64
 
 Float32 = NDArray[np.float32]
 
@@ -45,6 +51,44 @@ class DepthNoise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     holes: float = 0.003
     speckle: float = 0.0003
     speckle_m: float = 0.03
+
+
+class PoseError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the pose of one camera in another, as a robot knows it, is from the truth.
+
+    Two cameras are calibrated each by itself, or an arm whose joints err carries one on a wrist
+    whose calibration errs: with care that leaves some tenths of a degree and a millimetre or two.
+    0.3° move what lies at 0.55 m by up to 3 mm, so the clouds of two views are some 4 mm apart.
+
+    Attributes:
+        turn_deg: Standard deviation of the angle, about any axis.
+        shift_m: Standard deviation along each axis.
+    """
+
+    turn_deg: float = 0.3
+    shift_m: float = 0.002
+
+    def scaled(self, factor: float) -> PoseError:
+        """That many times as large."""
+        return PoseError(turn_deg=factor * self.turn_deg, shift_m=factor * self.shift_m)
+
+
+def known_poses(cameras: Float64, error: PoseError, rng: np.random.Generator) -> Float64:
+    """Cameras' poses as a robot knows them: each errs in its own frame, independently.
+
+    Args:
+        cameras: True poses. (N, 4, 4)
+        error: Of one in another: each errs by 1/√2 of it.
+        rng: Of the error.
+    """
+    axes = rng.normal(size=(len(cameras), 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    angles = np.deg2rad(error.turn_deg) * rng.normal(size=(len(cameras), 1)) / math.sqrt(2)
+    off = np.tile(np.eye(4), (len(cameras), 1, 1))
+    off[:, :3, :3] = Rotation.from_rotvec(angles * axes).as_matrix()
+    off[:, :3, 3] = error.shift_m * rng.normal(size=(len(cameras), 3)) / math.sqrt(2)
+    known: Float64 = cameras @ off
+    return known
 
 
 def measure(

@@ -23,11 +23,12 @@ from limpet.training.grasp.scenes.physics import (
     table_with,
 )
 
-FEWEST, MOST = 5, 9
-"""Objects of a scene."""
-DROP_RADIUS_M = 0.12
-WALL_M = 0.19
-"""Half of the walled square."""
+FEWEST, MOST = 9, 16
+"""Objects of a scene: GraspNet-1Billion has about ten, a bin that is picked from has more."""
+DROP_RADIUS_M = 0.08
+WALL_M = 0.15
+"""Half of the walled square, 30 cm as a small bin: objects come to lie on and against each other,
+and stay so where friction holds them once the walls are gone."""
 REACH_M = 0.24
 """How far from the middle an object's origin may rest."""
 SINK_M = 0.003
@@ -38,7 +39,7 @@ FALL_S, LONGEST_S, UNWALLED_S = 0.45, 5.0, 1.0
 
 
 def choose_objects(available: Sequence[int], rng: np.random.Generator) -> tuple[int, ...]:
-    """5 to 9 different objects of those."""
+    """`FEWEST` to `MOST` different objects of those."""
     number = min(int(rng.integers(FEWEST, MOST + 1)), len(available))
     return tuple(sorted(int(k) for k in rng.choice(np.asarray(available), number, replace=False)))
 

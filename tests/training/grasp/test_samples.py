@@ -1,0 +1,62 @@
+"""Samples are labelled by what the cameras saw, wherever an erring pose puts it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from limpet.training.grasp.graspnet import TRUE_POSES, GraspNet
+from limpet.training.grasp.samples import Input, Sample, SampleMaker
+from tests.training.grasp.tiny import SMALL, write_tiny
+
+SHIFT_M = 0.01
+"""More than a point may be off its surface."""
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A data set, and the same where the second camera's known pose is off by a centimetre."""
+    exact = write_tiny(tmp_path_factory.mktemp("exact"), scenes=(0,))
+    erring = tmp_path_factory.mktemp("erring") / "data"
+    shutil.copytree(exact, erring)
+    folder = erring / "scenes/scene_0000/realsense"
+    poses = np.load(folder / "camera_poses.npy")
+    np.save(folder / TRUE_POSES, poses)
+    poses[1, :3, 3] += [0.0, 0.0, SHIFT_M]
+    np.save(folder / "camera_poses.npy", poses)
+    return exact, erring
+
+
+def made(root: Path, kind: Input, cache: Path) -> Sample:
+    data = GraspNet(root, cache=cache / "labels")
+    maker = SampleMaker(data, SMALL.cloud, kind, 1, cache=cache / "samples")
+    sample = maker.make([data.frame(0, 0), data.frame(0, 1)])
+    assert sample is not None
+    return sample
+
+
+def test_two_views_are_labelled_as_if_their_poses_were_exact(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    exact, erring = (made(root, "two", tmp_path / root.name) for root in roots)
+    assert np.abs(erring.points[1, :128] - erring.true[1]).max() == pytest.approx(SHIFT_M, abs=1e-5)
+    np.testing.assert_allclose(erring.true[0], erring.points[0, :128], atol=1e-6)
+    on_object = [(sample.owner >= 0).mean() for sample in (exact, erring)]
+    assert on_object[1] == pytest.approx(on_object[0], abs=0.05)
+    np.testing.assert_allclose(exact.true, exact.points[:, :128], atol=1e-6)
+
+
+def test_points_of_a_merged_cloud_are_labelled_by_the_camera_that_saw_them(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    erring = made(roots[1], "prefused", tmp_path)
+    assert erring.points.shape[0] == 1
+    off = np.linalg.norm(erring.points[0, :128] - erring.true[0], axis=1)
+    moved = off > SHIFT_M / 2
+    assert 0.2 < moved.mean() < 0.8
+    np.testing.assert_allclose(off[moved], SHIFT_M, atol=1e-5)
+    np.testing.assert_allclose(off[~moved], 0.0, atol=1e-6)
+    assert (erring.owner[0][moved] >= 0).mean() > 0.8
