@@ -315,7 +315,7 @@ def test_engines_that_cannot_be_written_are_named(
 
 
 def test_ctrl_c_while_it_builds_leaves_nothing(tmp_path: Path) -> None:
-    """The grasp encoder takes several seconds, so it is interrupted within, on a busy machine too."""
+    """The grasp encoder takes seconds, so it is interrupted within, on a busy machine too."""
     shutil.copytree(
         REFERENCE / "grasp", tmp_path / "bundle", ignore=shutil.ignore_patterns(ENGINES)
     )
