@@ -9,7 +9,11 @@ import zmq
 
 from limpet.contracts.errors import RequestTimeoutError
 from limpet.runtime.client import RobotClient
-from limpet.runtime.keep_alive import gone_after_s, notice_vanished_peers
+from limpet.runtime.keep_alive import (
+    gone_after_s,
+    notice_vanished_peers,
+    notice_vanished_server,
+)
 from limpet.runtime.server import Server
 from tests.runtime.clients import value_of, x
 from tests.runtime.serving import PATIENCE_S, Proxy
@@ -18,12 +22,20 @@ from tests.runtime.serving import PATIENCE_S, Proxy
 def test_a_vanished_peer_is_gone_after_ten_seconds() -> None:
     assert gone_after_s() == 10
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        notice_vanished_peers(socket)
+        notice_vanished_server(socket)
         options = (zmq.TCP_KEEPALIVE_IDLE, zmq.TCP_KEEPALIVE_INTVL, zmq.TCP_KEEPALIVE_CNT)
         idle_s, interval_s, count = map(socket.getsockopt, options)
         assert idle_s + interval_s * count == gone_after_s()
         assert socket.getsockopt(zmq.TCP_MAXRT) == gone_after_s() * 1000
         assert socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
+
+
+def test_a_server_does_not_cut_a_client_that_lives_and_does_not_read() -> None:
+    """What it was sent and has no room for counts as not acknowledged."""
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
+        notice_vanished_peers(socket)
+        assert socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+        assert socket.getsockopt(zmq.TCP_MAXRT) == 0
 
 
 @pytest.mark.usefixtures("quickly_gone")

@@ -22,7 +22,7 @@ from limpet.contracts.messages import Alert, Heartbeat
 from limpet.contracts.wire import decode_published
 from limpet.runtime.closing import Closing
 from limpet.runtime.connection import Connection
-from limpet.runtime.keep_alive import notice_vanished_peers
+from limpet.runtime.keep_alive import notice_vanished_server
 
 SILENT_AFTER_BEATS = 3
 ASK_AGAIN_S = 0.5
@@ -90,7 +90,7 @@ class AlertFeed(Closing):
             self._subscriber.setsockopt(zmq.RECONNECT_IVL, 50)
             self._subscriber.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
             # It sends nothing, and would wait on a dead connection for ever.
-            notice_vanished_peers(self._subscriber)
+            notice_vanished_server(self._subscriber)
             self._subscriber.setsockopt(zmq.RCVHWM, 10_000)
             for topic in (messages.ALERT_TOPIC, messages.HEARTBEAT_TOPIC):
                 self._subscriber.setsockopt(zmq.SUBSCRIBE, topic)

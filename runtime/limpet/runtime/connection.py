@@ -32,7 +32,7 @@ from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, decode_reply, encode
 from limpet.runtime.frames import has_message, receive_frames, send_frames
 from limpet.runtime.ipc_buffers import widen
-from limpet.runtime.keep_alive import notice_vanished_peers
+from limpet.runtime.keep_alive import notice_vanished_server
 from limpet.runtime.lane import Lane, LaneGoneError, LaneSeeker
 
 CLOCK_ROUNDS = 8
@@ -69,7 +69,7 @@ class Connection:
         self._connected = False
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        notice_vanished_peers(self._socket)
+        notice_vanished_server(self._socket)
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:

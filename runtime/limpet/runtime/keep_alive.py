@@ -20,10 +20,21 @@ def gone_after_s() -> int:
 
 
 def notice_vanished_peers(socket: zmq.Socket[bytes]) -> None:
-    """Has a socket close connections whose other end has vanished; before it connects or binds."""
+    """Has a server's socket close connections whose other end has vanished; before it binds.
+
+    A client that lives and does not read keeps its connection, and what waits for it.
+    """
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, ASK_S)
     socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, ASK_S)
     socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, QUESTIONS)
-    # Nobody is asked while something waits for its acknowledgement; it would for 15 minutes.
+
+
+def notice_vanished_server(socket: zmq.Socket[bytes]) -> None:
+    """The same for a client's socket, of whose messages none may wait for long; before it connects.
+
+    Nobody is asked while something waits for its acknowledgement, which would for 15 minutes. It
+    also leaves a server that lives and reads nothing for as long.
+    """
+    notice_vanished_peers(socket)
     socket.setsockopt(zmq.TCP_MAXRT, gone_after_s() * 1000)
