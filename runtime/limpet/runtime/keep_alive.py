@@ -1,6 +1,7 @@
 """How either side finds out that the other is gone without a word, as a machine without power is.
 
-By TCP's keep-alive, and its limit for what is sent and not acknowledged; over ipc the system says.
+By TCP's keep-alive and, in clients, its limit for what is sent and not acknowledged; over ipc the
+system says.
 Not by ZMTP's heartbeats: libzmq 4.3.5 aborts the process where one is due to a peer that has gone
 while its messages wait (stream_engine_base.cpp, `!_io_error`). So a client that floods and leaves
 would end the server, and a server that is killed while a subscriber is busy the subscriber.

@@ -12,26 +12,13 @@ from limpet.training.navigation import common_drives
 from limpet.training.navigation.common_drives import Learner, Pupil, train_together
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder
-from limpet.training.navigation.environment import PointGoalConfig
 from limpet.training.navigation.policy import Actor
-from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import Embedding, Nothing, Scan
 from limpet.training.run import CHECKPOINT
+from tests.training.navigation.tiny_policies import IMITATION, weights
 
-TINY = PolicyConfig(
-    task=PointGoalConfig(layouts=(3, 4), appearances=1, steps=12),
-    demonstrated_steps=48,
-    rounds=2,
-    round_steps=24,
-    memory=6,
-    epochs=1,
-    last_epochs=2,
-    window=5,
-    windows_per_batch=4,
-    environments=4,
-    width=8,
-)
+TINY = msgspec.structs.replace(IMITATION, rounds=2, environments=4)
 
 
 def pupils() -> dict[str, Pupil]:
@@ -42,10 +29,6 @@ def pupils() -> dict[str, Pupil]:
         "other": Pupil(Embedding(encoder), seed=1),
         "blind": Pupil(Nothing()),
     }
-
-
-def weights(actor: Actor) -> list[list[float]]:
-    return [value.flatten().tolist() for value in actor.state_dict().values()]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import torch
 from limpet.contracts.errors import DataError, UsageError
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder
-from limpet.training.navigation.environment import PointGoalConfig
 from limpet.training.navigation.policy import Actor, read_actor
 from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.policy_train import (
@@ -22,29 +21,11 @@ from limpet.training.navigation.policy_train import (
 )
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.run import CHECKPOINT, WEIGHTS
+from tests.training.navigation.tiny_policies import IMITATION, weights
 
-TINY = PolicyConfig(
-    sense="lidar",
-    task=PointGoalConfig(layouts=(3, 4), appearances=1, steps=12),
-    steps=48,
-    demonstrated_steps=48,
-    rounds=1,
-    round_steps=24,
-    memory=6,
-    epochs=1,
-    last_epochs=2,
-    window=5,
-    windows_per_batch=4,
-    critic_steps=4,
-    environments=2,
-    batch_size=8,
-    width=8,
-    checkpoint_steps=24,
+TINY = msgspec.structs.replace(
+    IMITATION, sense="lidar", steps=48, critic_steps=4, batch_size=8, checkpoint_steps=24
 )
-
-
-def weights(actor: Actor) -> list[list[float]]:
-    return [value.flatten().tolist() for value in actor.state_dict().values()]
 
 
 def train_until(

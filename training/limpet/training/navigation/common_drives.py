@@ -185,7 +185,7 @@ class Learner:
     def __init__(
         self, folder: Path, columns: list[int], pupil: Pupil, config: PolicyConfig
     ) -> None:
-        self.columns, self._folder, self._config = columns, folder, config
+        self.columns, self._folder = columns, folder
         self._seeded = msgspec.structs.replace(config, sense="embedding", seed=pupil.seed)
         self.actor, self._imitator = beginner(self._seeded, pupil.perceive)
         self._learnt = -1
@@ -199,15 +199,8 @@ class Learner:
         """Learns from all drives up to a stage, unless it has."""
         if stage <= self._learnt:
             return
-        config, last = self._config, stage == self._config.rounds
         seen = [replace(trip, inputs=trip.inputs[:, self.columns]) for trip in trips]
-        rate = config.learning_rate
-        self._imitator.learn(
-            seen,
-            config.last_epochs if last else config.epochs,
-            stage_rng(self._seeded, stage),
-            (rate, rate * config.last_rate if last else rate),
-        )
+        self._imitator.learn_stage(seen, stage, stage_rng(self._seeded, stage))
         self._learnt = stage
         state = {"stage": torch.tensor(stage), **under("imitator", self._imitator.state())}
         write_whole(self._folder / CHECKPOINT, save(state))

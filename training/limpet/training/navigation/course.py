@@ -117,19 +117,8 @@ class Course:
             self._trips += demonstration(fleet, config, rng)
         else:
             self._trips += record(fleet, config.round_steps, self._driving())
-        return {**fleet.outcome(), **self._learn(rng)}
-
-    def _learn(self, rng: np.random.Generator) -> dict[str, float]:
-        """The policy follows all that was recorded so far."""
-        config = self._config
-        last = self._stage == config.rounds
-        rate = config.learning_rate
-        return self._imitator.learn(
-            self._trips,
-            config.last_epochs if last else config.epochs,
-            rng,
-            (rate, rate * config.last_rate if last else rate),
-        )
+        learnt = self._imitator.learn_stage(self._trips, self._stage, rng)
+        return {**fleet.outcome(), **learnt}
 
     def _driving(self) -> Choose:
         rescue = Rescue(self._fleet.envs)

@@ -103,6 +103,25 @@ class Imitator:
         told = [] if self.tell is None else [*self.tell.parameters()]
         self.optimizer = torch.optim.Adam([*actor.parameters(), *told], fused=True)
 
+    def learn_stage(
+        self, trips: Sequence[Trip], stage: int, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Learns from all trips up to a stage of training, longest after the last; as `learn`.
+
+        Args:
+            trips: What to learn from.
+            stage: 0 for the demonstration, then the rounds.
+            rng: Order, cuts and lapses of memory.
+        """
+        config, last = self._config, stage == self._config.rounds
+        rate = config.learning_rate
+        return self.learn(
+            trips,
+            config.last_epochs if last else config.epochs,
+            rng,
+            (rate, rate * config.last_rate if last else rate),
+        )
+
     def learn(
         self,
         trips: Sequence[Trip],
