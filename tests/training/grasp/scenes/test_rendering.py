@@ -157,4 +157,6 @@ def test_one_known_pose_errs_from_another_as_much_as_is_asked_for(
 
 def test_no_error_leaves_poses_as_they_are(rng: np.random.Generator) -> None:
     cameras = hemisphere(3, rng)
-    np.testing.assert_allclose(known_poses(cameras, PoseError().scaled(0.0), rng), cameras)
+    np.testing.assert_allclose(
+        known_poses(cameras, PoseError(turn_deg=0.0, shift_m=0.0), rng), cameras
+    )

@@ -68,10 +68,6 @@ class PoseError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     turn_deg: float = 0.3
     shift_m: float = 0.002
 
-    def scaled(self, factor: float) -> PoseError:
-        """That many times as large."""
-        return PoseError(turn_deg=factor * self.turn_deg, shift_m=factor * self.shift_m)
-
 
 def known_poses(cameras: Float64, error: PoseError, rng: np.random.Generator) -> Float64:
     """Cameras' poses as a robot knows them: each errs in its own frame, independently.
