@@ -6,19 +6,21 @@
 Each arm is trained for --steps steps by what `limpet train grasp` calls, on the train scenes, and
 judged by what `limpet evaluate grasp` calls, on the test scenes:
 
-    two         two views, fused after the backbone
-    one         one view
-    prefusion   the clouds of both merged into one before the network
-    no_con …    two views without L_con, L_dis, SimAli, CylReg or AltAtt
-    antipodal   no network: antipodal points of the same clouds, two views and one
+    two                   two views, registered, and fused after the backbone
+    one                   one view
+    prefusion             the clouds of both merged into one before the network, by the poses told
+    prefusion_registered  the same after they are registered
+    two_unregistered      two views fused after the backbone, by the poses told
+    no_con …              two views without L_con, L_dis, SimAli, CylReg or AltAtt
+    antipodal             no network: antipodal points of the same clouds, two views and one
 
 Every network sees in training what it is judged on and nothing else: with `two` no view is left
 out, and the only error of camera poses is that of the scenes, which the merged cloud has as well.
 What is finished in --cache is kept and an interrupted run is resumed; the report, of all that is
 there at this budget, is written anew after each arm. Differences are paired by view: the interval
 is that of their mean, by a bootstrap over views; what another seed would change is not in it, and
-`spread` (standard deviation over seeds) tells that. With --pose-errors, two views and the merged
-cloud are judged with that many times the scenes' error, too.
+`spread` (standard deviation over seeds) tells that. With --pose-errors, what sees two views is
+judged with that many times the scenes' error, too.
 
 Dimension legend: s seeds of an arm, w views of all splits.
 """
@@ -59,10 +61,13 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {},
 }
 """Half of the points of a view, candidates and seeds; and as `limpet train grasp` has them."""
+_TOLD = {"type": "cloud", "register_views": False}
 ARMS: dict[str, dict[str, Any]] = {
     "two": {},
     "one": {"input": "one"},
-    "prefusion": {"input": "prefused"},
+    "prefusion": {"input": "prefused", "cloud": _TOLD},
+    "prefusion_registered": {"input": "prefused"},
+    "two_unregistered": {"cloud": _TOLD},
     "no_con": {"contrast": False},
     "no_dis": {"dissimilar": False},
     "no_simali": {"sim_ali": False},
@@ -71,7 +76,8 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """What differs in each."""
 HEADLINE = ("two", "one", "prefusion")
-ABLATIONS = [arm for arm in ARMS if arm not in HEADLINE]
+"""These have all the seeds."""
+OTHERS = [arm for arm in ARMS if arm not in HEADLINE]
 CONTROLS = ("antipodal_two", "antipodal_one")
 
 
@@ -126,7 +132,10 @@ class Bench:
     def trained(self, arm: str, seed: int) -> Path:
         """An arm's finished RUN."""
         run = self.run_of(arm, seed)
-        changes = {**BUDGET, **SIZES[self._size], "steps": self._steps, "seed": seed, **ARMS[arm]}
+        size, change = SIZES[self._size], ARMS[arm]
+        changes = {**BUDGET, **size, "steps": self._steps, "seed": seed, **change}
+        if "cloud" in change:
+            changes["cloud"] = {**size.get("cloud", {}), **change["cloud"]}
         config = msgspec.convert(changes, GraspConfig)
         begun = (run / RECORD).exists()
         if begun and RunFolder(run).read().complete:
@@ -158,8 +167,11 @@ class Bench:
 
 
 def _input(arm: str) -> str:
-    """What an arm is judged on, as `limpet evaluate grasp --arms` calls it."""
-    return arm if arm in (*HEADLINE, *CONTROLS) else "two"
+    """What an arm is judged on, as `limpet evaluate grasp --arms` calls it.
+
+    A RUN that was trained on merged clouds merges what it is given itself.
+    """
+    return arm if arm in ("one", *CONTROLS) else "two"
 
 
 def jobs(arms: list[str], seeds: list[int]) -> Iterator[tuple[str, int]]:
@@ -250,7 +262,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--json", type=Path, dest="json_file")
-    parser.add_argument("--arms", type=names, default=[*HEADLINE, *CONTROLS, *ABLATIONS])
+    parser.add_argument("--arms", type=names, default=[*HEADLINE, *CONTROLS, *OTHERS])
     parser.add_argument(
         "--seeds",
         type=lambda text: [int(one) for one in names(text)],
@@ -291,7 +303,8 @@ def main() -> None:
             print(table(summary(dones)), flush=True)
             write()
         for factor in options.pose_errors:
-            for arm in ("two", "prefusion", "antipodal_two"):
+            for arm in ("two", "prefusion", "prefusion_registered", "two_unregistered",
+                        "antipodal_two"):  # fmt: skip
                 if arm in options.arms:
                     seeds = options.seeds if arm in HEADLINE else options.seeds[:1]
                     (row,) = summary([bench.done(arm, seed, factor) for seed in seeds])

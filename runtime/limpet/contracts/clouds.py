@@ -32,6 +32,7 @@ from limpet.contracts.point_sampling import (
     voxel_means,
 )
 from limpet.contracts.products import along
+from limpet.contracts.registration import register
 from limpet.contracts.workspaces import RingMap, Workspace
 
 Float64 = NDArray[np.float64]
@@ -66,6 +67,8 @@ class CloudPreprocessing(
         lowest_m, highest_m: Heights above the table between which something stands out of it.
         table_share: Part of the points that the table gets, where there is enough of both.
         fewest_foreground: Voxels of foreground below which nothing stands out.
+        register_views: Whether what two views show of the same is laid on each other, which mends
+            the error of their relative pose (`limpet.contracts.registration`).
         merge_views: Whether the points of two views become those of one, instead of being fused
             by the model.
     """
@@ -81,6 +84,7 @@ class CloudPreprocessing(
     highest_m: float = 0.4
     table_share: float = 0.2
     fewest_foreground: int = 24
+    register_views: bool = True
     merge_views: bool = False
 
 
@@ -96,6 +100,8 @@ class PreparedCloud:
         plane: The table; None where none was seen.
         nothing: Why there is nothing to grasp; empty where there is.
         foreground: Voxels of foreground in each view. (V,)
+        correction: How the second view's points were moved onto the first's, in the reference
+            camera's frame; None where they were left as they were told. (4, 4)
     """
 
     points: Float32 | None = None
@@ -103,6 +109,7 @@ class PreparedCloud:
     plane: Plane | None = None
     nothing: NoGrasp = ""
     foreground: tuple[int, ...] = ()
+    correction: Float64 | None = None
 
 
 def depth_points(depth_m: Float32, intrinsics: Float64, how: CloudPreprocessing) -> Float32:
@@ -134,10 +141,15 @@ def prepare(
     for cloud, pose in zip(clouds, poses_in_ref, strict=True):
         near = cloud[(cloud[:, 2] >= how.nearest_m) & (cloud[:, 2] <= how.farthest_m)]
         seen.append(near if np.array_equal(pose, np.eye(4)) else transform_points(near, pose))
-    if how.merge_views:
-        seen = [np.concatenate(seen)]
     if not all(map(len, seen)) or sum(map(len, seen)) < FEWEST_POINTS:
         return PreparedCloud(nothing="out_of_reach")
+    correction = None
+    if how.register_views and len(seen) == 2:
+        correction = _register(seen, poses_in_ref[1][:3, 3], how)
+        if correction is not None:
+            seen[1] = transform_points(seen[1], correction)
+    if how.merge_views:
+        seen = [np.concatenate(seen)]
     space = Workspace(seen, how.lowest_m, how.highest_m)
     objects, others = [], []
     for points in seen:
@@ -147,7 +159,9 @@ def prepare(
         others.append(points[~out])
     counts = tuple(map(len, objects))
     if max(counts) < how.fewest_foreground:
-        return PreparedCloud(plane=space.table, nothing="empty_table", foreground=counts)
+        return PreparedCloud(
+            plane=space.table, nothing="empty_table", foreground=counts, correction=correction
+        )
     rings = RingMap(space.across(np.concatenate(objects)), RINGS)
     prepared, around = [], []
     for foreground, rest in zip(objects, others, strict=True):
@@ -164,6 +178,7 @@ def prepare(
         observed=np.concatenate([near, beside]),
         plane=space.table,
         foreground=counts,
+        correction=correction,
     )
 
 
@@ -193,6 +208,15 @@ def check_cloud(cloud: NDArray[np.floating], view: str = "") -> Float32:
         )
     check_distance(float(np.median(points[:, 2])), of, "the cloud has to be in metres")
     return points
+
+
+def _register(
+    seen: Sequence[Float32], viewpoint: Float64, how: CloudPreprocessing
+) -> Float64 | None:
+    """How the second view's points have to move to lie on the first's. (4, 4)"""
+    space = Workspace(seen, how.lowest_m, how.highest_m)
+    reference, auxiliary = (points[space.foreground(points)] for points in seen)
+    return register(reference, auxiliary, viewpoint)
 
 
 def _sample(

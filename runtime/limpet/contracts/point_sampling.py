@@ -5,6 +5,7 @@ Dimension legend: n points, v voxels, m points chosen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,17 +47,27 @@ def voxel_means(points: Float32, voxel_m: float) -> tuple[Float32, Int64, Int64]
     return (sums / counts[:, None]).astype(np.float32), keys[first], counts
 
 
-def neighbours(keys: Int64) -> Int64:
-    """How many of the 26 voxels around each hold points too. Keys ascend. (v,) → (v,)"""
-    found = np.zeros(len(keys), np.int64)
+def voxel_pairs(keys: Int64) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Voxels that touch, by side, edge or corner, each two once. Keys ascend. (v,)
+
+    Yields:
+        Indices of some, and of the neighbour of each; no index comes twice in either.
+    """
     if not len(keys):
-        return found
+        return
     for i, j, k in _HALF_AROUND:
         wanted = keys + ((i << (2 * _BITS)) + (j << _BITS) + k)
         at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        hit = keys[at] == wanted
-        found[hit] += 1
-        found[at[hit]] += 1
+        hit = np.flatnonzero(keys[at] == wanted)
+        yield hit, at[hit]
+
+
+def neighbours(keys: Int64) -> Int64:
+    """How many of the 26 voxels around each hold points too. Keys ascend. (v,) → (v,)"""
+    found = np.zeros(len(keys), np.int64)
+    for one, other in voxel_pairs(keys):
+        found[one] += 1
+        found[other] += 1
     return found
 
 

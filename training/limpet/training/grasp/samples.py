@@ -42,8 +42,8 @@ class Sample:
     Attributes:
         scene: Number of the scene.
         reference, auxiliary: Numbers of the views.
-        points: In the reference camera's frame, metres, as the robot knows the cameras' poses;
-            candidates first. (v, N, 3)
+        points: In the reference camera's frame, metres, as the robot places them; candidates
+            first. (v, N, 3)
         true: Where the candidates are without the error of these poses. (v, m, 3)
         owner: Object that each candidate lies on, -1 for none. (v, m)
         grasp_point: Nearest grasp point of that object, -1 for none. (v, m)
@@ -124,19 +124,24 @@ class SampleMaker:
         reference = frames[0]
         poses = poses_in_reference(frames)
         clouds = [depth_points(frame.depth_m, frame.intrinsics, self._cloud) for frame in frames]
-        placed = [transform_points(cloud, pose) for cloud, pose in zip(clouds, poses, strict=True)]
         merged = self._kind == "prefused"
-        if merged:
-            prepared = prepare([np.concatenate(placed)], [np.eye(4)], self._cloud)
-        else:
-            prepared = prepare(clouds, poses, self._cloud)
+        how = msgspec.structs.replace(self._cloud, merge_views=merged)
+        prepared = prepare(clouds, poses, how)
         if prepared.points is None or len(prepared.points) < (1 if merged else len(frames)):
             return None
+        if prepared.correction is not None:
+            poses[1] = prepared.correction @ poses[1]
         candidates = prepared.points[:, : self._cloud.candidates]
         shape = candidates.shape[:2]
         flat = candidates.reshape(-1, 3)
-        view = _nearest_cloud(flat, placed) if merged else np.repeat(np.arange(shape[0]), shape[1])
-        true = _without_error(flat, view, frames)
+        if merged:
+            placed = [
+                transform_points(cloud, pose) for cloud, pose in zip(clouds, poses, strict=True)
+            ]
+            view = _nearest_cloud(flat, placed)
+        else:
+            view = np.repeat(np.arange(shape[0]), shape[1])
+        true = _without_error(flat, view, frames, poses)
         matches = self._matcher.match(reference, true)
         return Sample(
             scene=reference.scene,
@@ -225,19 +230,24 @@ def _nearest_cloud(points: Float32, clouds: Sequence[NDArray[Any]]) -> NDArray[n
     return view
 
 
-def _without_error(points: Float32, view: NDArray[np.intp], frames: Sequence[Frame]) -> Float64:
+def _without_error(
+    points: Float32,
+    view: NDArray[np.intp],
+    frames: Sequence[Frame],
+    poses: Sequence[Float64],
+) -> Float64:
     """Where points are in truth: what a camera saw is labelled, not where that seems to be.
 
     Args:
-        points: In the reference camera's frame, by the poses that the robot knows. (n, 3)
+        points: In the reference camera's frame, by `poses`. (n, 3)
         view: Which of the frames each comes from. (n,)
         frames: The reference first.
+        poses: Of each camera in the reference camera's frame, as its points were placed. (4, 4)
     """
     true: Float64 = np.array(points, np.float64)
     to_reference = inverse_pose(frames[0].true_pose_camera_in_scene)
-    known = poses_in_reference(frames)
     for index, frame in enumerate(frames[1:], 1):
         mine = view == index
-        truly = to_reference @ frame.true_pose_camera_in_scene @ inverse_pose(known[index])
+        truly = to_reference @ frame.true_pose_camera_in_scene @ inverse_pose(poses[index])
         true[mine] = transform_points(true[mine], truly)
     return true
