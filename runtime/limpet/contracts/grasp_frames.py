@@ -99,6 +99,18 @@ def nearest_view(approach: ArrayLike) -> NDArray[np.intp]:
     return nearest
 
 
+def rotation_about(vector: ArrayLike) -> Float64:
+    """Rotation about a vector by its length, radians (Rodrigues). (3,) → (3, 3)"""
+    turn = np.asarray(vector, np.float64)
+    angle = float(np.linalg.norm(turn))
+    if angle == 0.0:
+        return np.eye(3)
+    x, y, z = turn / angle
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    rotation: Float64 = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return rotation
+
+
 def rotation_between_rad(first: NDArray[Any], second: NDArray[Any]) -> Float64:
     """Angle of the turn that takes one rotation to another, 0 to pi. (..., 3, 3) → (...)"""
     trace = np.einsum("...jk,...jk->...", first.astype(np.float64), second.astype(np.float64))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts.grasp_frames import transform_points
+from limpet.contracts.grasp_frames import rotation_about, transform_points
 from limpet.contracts.point_sampling import Float32, shuffled, smallest, voxel_means, voxel_pairs
 from limpet.contracts.products import product
 
@@ -56,7 +56,7 @@ def register(reference: Float32, auxiliary: Float32, viewpoint: Float64) -> Floa
     moving, moving_normals = _surface(auxiliary, viewpoint)
     if min(len(fixed), len(moving)) < FEWEST:
         return None
-    chosen = smallest(shuffled(moving, VOXEL_M), SAMPLES)
+    chosen = smallest(shuffled(moving.astype(np.float32), VOXEL_M), SAMPLES)
     middle = moving.mean(0, dtype=np.float64)
     points, normals = moving[chosen] - middle, moving_normals[chosen]
     targets = fixed - middle
@@ -137,24 +137,13 @@ def _closer(pose: Float64, points: Float64, targets: Float64, normals: Float64) 
     square = (rows * weight[:, None]).T @ rows + np.diag(held)
     step = -np.linalg.solve(square, rows.T @ (weight * away) + held * so_far)
     moved = np.eye(4)
-    moved[:3, :3], moved[:3, 3] = _rotation(step[:3]), step[3:]
+    moved[:3, :3], moved[:3, 3] = rotation_about(step[:3]), step[3:]
     closer: Float64 = moved @ pose
     return closer
 
 
-def _rotation(vector: Float64) -> Float64:
-    """Rotation about a vector by its length, radians (Rodrigues). (3,) → (3, 3)"""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    rotation: Float64 = np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
-    return rotation
-
-
 def _rotation_vector(rotation: Float64) -> Float64:
-    """Of a small rotation: what `_rotation` takes, to the third order. (3, 3) → (3,)"""
+    """Of a small rotation: what `rotation_about` takes, to the third order. (3, 3) → (3,)"""
     vector: Float64 = 0.5 * np.array(
         [
             rotation[2, 1] - rotation[1, 2],

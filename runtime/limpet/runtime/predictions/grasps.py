@@ -14,6 +14,7 @@ from limpet.contracts.cameras import Camera, read_camera
 from limpet.contracts.clouds import NoGrasp
 from limpet.contracts.depth_files import DepthFile, read_depth
 from limpet.contracts.errors import DataError, ImplausibleError, UsageError
+from limpet.contracts.grasp_frames import rotation_between_rad, transform_points
 from limpet.contracts.grasp_model import GraspAnswer, GraspModel
 from limpet.contracts.grasps_file import write_grasps
 from limpet.contracts.tensors import Array
@@ -48,6 +49,9 @@ class GraspsReport(msgspec.Struct, frozen=True, kw_only=True):
         hypotheses: Grasps that were looked at.
         free: How many of them fit around what was seen, before those nearly the same went.
         views: Views that showed something to grasp.
+        moved_m: How far registering moved the second view's points onto the first's, at the middle
+            of what was seen; 0 with one view, or where they were left as they were told.
+        turned_deg: How far it turned them.
         nothing: Why there is none, empty where there is one: out_of_reach, empty_table, none_holds.
         prepare_ms: Time from depth to the model's points.
         model_ms: Time in the engine.
@@ -65,6 +69,8 @@ class GraspsReport(msgspec.Struct, frozen=True, kw_only=True):
     hypotheses: int
     free: int
     views: int
+    moved_m: float
+    turned_deg: float
     nothing: NoGrasp
     prepare_ms: float
     model_ms: float
@@ -114,6 +120,7 @@ def predict_grasps(
     except ImplausibleError as error:
         where = ", ".join(map(str, paths)) + (f" with {camera}" if camera else "")
         raise DataError(f"{where}: {error.message}", error.hint) from error
+    moved_m, turned_deg = _moved(answer)
     others = {name: array for name, array in answer.tensors.items() if name != wire.GRASPS}
     write_grasps(out, answer.grasps.rows, others)
     report = GraspsReport(
@@ -126,6 +133,8 @@ def predict_grasps(
         hypotheses=answer.grasps.hypotheses,
         free=answer.grasps.free,
         views=answer.grasps.views,
+        moved_m=moved_m,
+        turned_deg=turned_deg,
         nothing=answer.nothing,
         prepare_ms=answer.prepare_ns / 1e6,
         model_ms=answer.model_ns / 1e6,
@@ -202,6 +211,16 @@ def _request(
     return request
 
 
+def _moved(answer: GraspAnswer) -> tuple[float, float]:
+    """How far registering moved the second view's points, metres, and turned them, degrees."""
+    pose = answer.seen.correction
+    if pose is None or not len(answer.seen.observed):
+        return 0.0, 0.0
+    middle = answer.seen.observed.mean(0, dtype=np.float64)
+    moved_m = float(np.linalg.norm(transform_points(middle[None], pose)[0] - middle))
+    return moved_m, float(np.rad2deg(rotation_between_rad(np.eye(3), pose[:3, :3])))
+
+
 def said(report: GraspsReport) -> str:
     """What was found, in a few words."""
     if report.nothing:
@@ -216,6 +235,11 @@ def describe(report: GraspsReport) -> str:
         f"{report.decode_ms:.0f} ms decoding"
     )
     lines = [f"{report.out}: {said(report)}, by {report.name} on {report.engine} ({times})"]
+    if report.moved_m > 0:
+        lines.append(
+            f"second view registered with the first: moved by {1e3 * report.moved_m:.1f} mm and "
+            f"turned by {report.turned_deg:.2f}°"
+        )
     if report.picture:
         lines.append(f"picture: {report.picture}")
     return "\n".join(lines)

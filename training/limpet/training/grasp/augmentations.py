@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.grasp_frames import rotation_about
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.samples import Sample
 
@@ -50,15 +51,15 @@ def augment(sample: Sample, config: GraspConfig, rng: np.random.Generator) -> Se
     if v > 1 and rng.random() < config.single_share:
         v = 1
     roll, tilt = np.deg2rad([config.roll_deg, config.tilt_deg])
-    turn = _turn(_across(rng), tilt * rng.uniform(-1, 1)) @ _turn(
-        np.array([0.0, 0.0, 1.0]), roll * rng.uniform(-1, 1)
+    turn = rotation_about(_across(rng) * tilt * rng.uniform(-1, 1)) @ rotation_about(
+        [0.0, 0.0, roll * rng.uniform(-1, 1)]
     )
     turn_t = turn.T.astype(np.float32)
     points = sample.points[:v] @ turn_t
     points += rng.normal(0.0, config.noise_m, points.shape).astype(np.float32)
     if len(points) > 1:
         middle = points[1].mean(0)
-        off = _turn(_unit(rng), np.deg2rad(config.pose_noise_deg) * rng.normal())
+        off = rotation_about(_unit(rng) * np.deg2rad(config.pose_noise_deg) * rng.normal())
         shift = rng.normal(0.0, config.pose_noise_m, 3).astype(np.float32)
         points[1] = (points[1] - middle) @ off.T.astype(np.float32) + middle + shift
     return Seen(
@@ -79,13 +80,3 @@ def _across(rng: np.random.Generator) -> Float64:
     """An axis square to the optical one."""
     angle = rng.uniform(0.0, 2.0 * np.pi)
     return np.array([np.cos(angle), np.sin(angle), 0.0])
-
-
-def _turn(axis: Float64, angle_rad: float) -> Float64:
-    """Rotation about an axis of unit length (Rodrigues). (3, 3)"""
-    x, y, z = axis
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    turned: Float64 = (
-        np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
-    )
-    return turned
