@@ -54,7 +54,8 @@ def test_a_png_and_its_camera_give_rows(bundle: Bundle, files: Path, capsys: Cap
     report = done.report
     assert set(report) == {
         "bundle", "name", "space_id", "engine", "out", "rows", "hypotheses", "free", "views",
-        "nothing", "prepare_ms", "model_ms", "decode_ms", "inputs", "picture",
+        "moved_m", "turned_deg", "nothing", "prepare_ms", "model_ms", "decode_ms", "inputs",
+        "picture",
     }  # fmt: skip
     rows = np.load(files / "rows.npy")
     assert rows.dtype == np.float32
@@ -62,6 +63,7 @@ def test_a_png_and_its_camera_give_rows(bundle: Bundle, files: Path, capsys: Cap
     assert 0 < report["rows"] <= report["free"] < report["hypotheses"]
     assert (np.diff(rows[:, 0]) <= 0).all()
     assert report["nothing"] == ""
+    assert report["moved_m"] == report["turned_deg"] == 0
     assert report["inputs"] == [{"path": str(files / "ref.png"), "shape": [240, 320]}]
 
 
@@ -82,6 +84,21 @@ def test_two_views_with_a_base_fill_an_npz(bundle: Bundle, files: Path, capsys: 
         assert found["counts"][2] == 2
         assert found["poses_camera"].shape == found["poses_base"].shape == (count, 4, 4)
         assert found["embedding"].shape == (8,)
+
+
+def test_how_far_registering_moved_the_second_view_is_told(
+    bundle: Bundle, files: Path, capsys: Capture
+) -> None:
+    told = relative_pose(REFERENCE, AUXILIARY)
+    told[:3, 3] += [0.0, 0.004, 0.003]
+    write_camera(files, pose_aux_in_ref=told.tolist())
+    arguments = [files / "ref.npy", files / "aux.npy", "--camera", files / "camera.json"]
+    report = predict(capsys, bundle, files, *arguments).report
+    assert report["moved_m"] == pytest.approx(0.005, abs=0.0015)
+    assert report["turned_deg"] < 0.7
+    done = limpet(capsys, "predict", bundle.path, *arguments, "--out", files / "rows.csv")
+    moved = f"moved by {1e3 * report['moved_m']:.1f} mm"
+    assert f"second view registered with the first: {moved}" in done.out
 
 
 def test_a_csv_names_its_columns(bundle: Bundle, files: Path, capsys: Capture) -> None:
