@@ -78,6 +78,8 @@ ARMS: dict[str, dict[str, Any]] = {
 HEADLINE = ("two", "one", "prefusion")
 """These have all the seeds."""
 OTHERS = [arm for arm in ARMS if arm not in HEADLINE]
+HARD_SHARE = 0.2
+"""Part of the views that are the hardest."""
 CONTROLS = ("antipodal_two", "antipodal_one")
 
 
@@ -230,6 +232,30 @@ def differences(two: list[Done], other: list[Done], corner: NDArray[np.bool_]) -
     }
 
 
+def hardest(dones: list[Done]) -> dict[str, Any] | None:
+    """The fifth of the views in which one view does worst, as the paper has its hard views.
+
+    Each seed of `one` chooses views, and the other seeds are judged in them: whoever is judged
+    where it did worst will do better by chance. None without two seeds.
+    """
+    one, two = (
+        np.stack([done.values() for done in dones if done.arm == arm] or [np.zeros(0)])
+        for arm in ("one", "two")
+    )  # (s, w) each
+    if len(one) < 2 or one.shape[1:] != two.shape[1:]:
+        return None
+    count = max(1, round(HARD_SHARE * one.shape[1]))
+    chosen = np.argsort(one, axis=1, kind="stable")[:, :count]
+    others = [np.delete(one, seed, 0)[:, views].mean() for seed, views in enumerate(chosen)]
+    both = [two[:, views].mean() for views in chosen]
+    return {
+        "views": count,
+        "one": float(np.mean(others)),
+        "two": float(np.mean(both)),
+        "two_more_of_seeds": (np.array(both) - others).tolist(),
+    }
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """For people."""
 
@@ -290,6 +316,7 @@ def main() -> None:
             "data": options.data.name,
             "budget": {**BUDGET, **SIZES[options.size], "steps": options.steps},
             "rows": summary(dones),
+            "hardest": hardest(dones),
             "pose_errors": robust,
             "views": [[split, *place] for split, figures in dones[0].splits.items()
                       for place in figures.judged],
