@@ -87,10 +87,10 @@ reference-navigation: $(INSTALLED)
 	@$(BIN)/limpet export runs/reference_navigation --out robot_configs/bundles/navigation --force
 	@$(BIN)/limpet verify robot_configs/bundles/navigation
 
-# An hour and a half on two cores: 89 scenes settled, rendered and labelled, then the encoder.
+# An hour and a half on two cores: 84 scenes settled, rendered and labelled, then the encoder.
 reference-grasp: $(INSTALLED)
 	@$(BIN)/python -m limpet.training.grasp.scenes.generate --out runs/grasp_clutter \
-	  --train 89 --validation 6 --seen 6 --similar 6 --novel 6 --workers 2
+	  --train 60 --validation 6 --seen 6 --similar 6 --novel 6 --workers 2
 	@$(BIN)/limpet train grasp --data runs/grasp_clutter --out runs/reference_grasp \
 	  --config training/limpet/training/grasp/reference.toml
 	@$(BIN)/limpet export runs/reference_grasp --out robot_configs/bundles/grasp --force

@@ -14,6 +14,7 @@ from limpet.contracts.grasp_frames import (
     inverse_pose,
     nearest_view,
     poses_of,
+    rotation_about,
     rotation_between_rad,
     rotation_of,
     transform_points,
@@ -117,3 +118,13 @@ def test_a_pose_and_its_inverse_bring_points_back() -> None:
     there = transform_points(points, pose)
     np.testing.assert_allclose(there[0], pose[:3, :3] @ points[0] + pose[:3, 3])
     np.testing.assert_allclose(transform_points(there, inverse_pose(pose)), points, atol=1e-12)
+
+
+def test_a_rotation_turns_about_its_vector_by_its_length() -> None:
+    np.testing.assert_allclose(rotation_about([0, 0, np.pi / 2]) @ [1, 0, 0], [0, 1, 0], atol=1e-15)
+    vector = np.array([0.3, -0.2, 0.5])
+    turn = rotation_about(vector)
+    np.testing.assert_allclose(turn @ vector, vector, atol=1e-15)
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-15)
+    assert rotation_between_rad(np.eye(3), turn) == pytest.approx(np.linalg.norm(vector))
+    np.testing.assert_array_equal(rotation_about(np.zeros(3)), np.eye(3))
