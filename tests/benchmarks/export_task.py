@@ -37,7 +37,7 @@ from limpet.training.grasp.graspnet import GraspNet
 from limpet.training.grasp.judging.average_precision import Judge, average_precision
 from limpet.training.grasp.judging.finders import request_of
 from limpet.training.grasp.judging.view_pairs import view_pairs
-from limpet.training.navigation.policy_evaluation import bootstrap
+from limpet.training.intervals import bootstrap
 
 Figures = dict[str, float | int | list[float] | None]
 CLEAR = 1e-3

@@ -42,7 +42,7 @@ from limpet.runtime.machine import describe_machine
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.judging.evaluation import SplitFigures
 from limpet.training.grasp.train import train_grasp
-from limpet.training.navigation.policy_evaluation import bootstrap
+from limpet.training.intervals import bootstrap
 from limpet.training.run import RECORD, RunFolder
 from limpet.training.threads import one_thread
 

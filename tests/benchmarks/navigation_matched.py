@@ -27,6 +27,7 @@ import numpy as np
 from limpet.contracts.reports import format_table, write_json
 from limpet.contracts.whole_files import write_whole
 from limpet.runtime.machine import describe_machine
+from limpet.training.intervals import Interval, bootstrap, wilson
 from limpet.training.navigation.common_drives import Pupil, train_together
 from limpet.training.navigation.config import NavigationConfig
 from limpet.training.navigation.encoder import Encoder, load_encoder
@@ -35,10 +36,7 @@ from limpet.training.navigation.policy_config import PolicyConfig, SenseName
 from limpet.training.navigation.policy_evaluation import (
     UNSEEN,
     Evaluation,
-    Interval,
-    bootstrap,
     evaluate_policy,
-    wilson,
 )
 from limpet.training.navigation.scenes import SceneLibrary
 from limpet.training.navigation.senses import perception

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from limpet.contracts.errors import UsageError
@@ -12,9 +11,7 @@ from limpet.training.navigation.policy_config import PolicyConfig
 from limpet.training.navigation.policy_evaluation import (
     HELD_OUT,
     UNSEEN,
-    bootstrap,
     evaluate_policy,
-    wilson,
 )
 from limpet.training.navigation.robot import Robot
 from limpet.training.navigation.scenes import SceneLibrary
@@ -60,13 +57,3 @@ def test_what_is_reported_was_never_seen_in_training() -> None:
 def test_no_episodes_are_refused() -> None:
     with pytest.raises(UsageError, match="wanted 1 or more"):
         evaluate_policy(Actor(0, 8, Robot()), Nothing(), TASK, episodes=0)
-
-
-def test_intervals_are_the_textbooks() -> None:
-    share = wilson(81, 263)  # Newcombe 1998, table I
-    assert (share.low, share.high) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20).low == 0.0
-    values = np.random.default_rng(0).normal(0.5, 0.2, 400)
-    mean = bootstrap(values)
-    assert mean.high - mean.low == pytest.approx(2 * 1.96 * 0.2 / 20, rel=0.15)
-    assert mean.low < values.mean() < mean.high

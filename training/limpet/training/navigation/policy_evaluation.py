@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
+from limpet.training.intervals import Interval, bootstrap, wilson
 from limpet.training.navigation.environment import (
     Observation,
     PointGoalConfig,
@@ -31,7 +32,6 @@ UNSEEN = PointGoalConfig(layouts=(5000, 5100), appearance_set="test", appearance
 HELD_OUT = PointGoalConfig(layouts=(4000, 4040), appearance_set="policy", appearances=10)
 """What anything is chosen by: layouts of its own, appearances of the policy's training."""
 
-RESAMPLES = 2000
 Float32 = NDArray[np.float32]
 
 Drive = Callable[[Sequence[Observation], Float32], tuple[Float32, Float32]]
@@ -61,14 +61,6 @@ class Trip(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     goal: tuple[float, float]
     path: list[tuple[float, float]]
-
-
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """A mean with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,26 +244,3 @@ def outcome(trips: Sequence[Trip]) -> Outcome:
         spl=bootstrap(spl),
         contacts=float(np.mean([trip.contacts for trip in trips])),
     )
-
-
-def wilson(successes: int, number: int) -> Interval:
-    """A share with Wilson's score interval (1927), 95 %."""
-    z = 1.959964
-    share = successes / number
-    center = (share + z * z / (2 * number)) / (1 + z * z / number)
-    half = (
-        z
-        / (1 + z * z / number)
-        * np.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-    )
-    return Interval(
-        mean=share, low=max(0.0, float(center - half)), high=min(1.0, float(center + half))
-    )
-
-
-def bootstrap(values: NDArray[np.float64]) -> Interval:
-    """A mean with its bootstrap interval (percentiles), 95 %."""
-    rng = np.random.default_rng(0)
-    means = rng.choice(values, (RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(mean=float(values.mean()), low=float(low), high=float(high))
