@@ -18,6 +18,7 @@ THINGS: list[Ball | Box] = [
     Box(-0.1, 0.05, (0.06, 0.08, 0.1)),
     Box(0.12, 0.08, (0.05, 0.03, 0.04)),
 ]
+EYE_MIDDLE = transform_points(np.array([[0.0, 0, 0.03]]), np.linalg.inv(EYE))
 
 
 def _standing(things: list[Ball | Box], eye: np.ndarray) -> np.ndarray:
@@ -86,25 +87,19 @@ def test_a_plate_does_not_slide_where_nothing_holds_it() -> None:
     assert np.hypot(*moved[:2]) < 0.0005
 
 
-EYE_MIDDLE = transform_points(np.array([[0.0, 0, 0.03]]), np.linalg.inv(EYE))
-
-
 def test_the_two_sides_of_a_thin_board_are_not_laid_on_each_other() -> None:
     board: list[Ball | Box] = [Box(0, 0, (0.2, 0.004, 0.15))]
     front, back = look_at([0.0, -0.5, 0.35]), look_at([0.0, 0.5, 0.35])
     relative = relative_pose(front, back)
     there = transform_points(_standing(board, back), relative)
-    found = register(_standing(board, front), there, relative[:3, 3])
-    if found is not None:
-        assert _apart_mm(there, found) < 1.0
+    assert register(_standing(board, front), there, relative[:3, 3]) is None
 
 
 @pytest.mark.parametrize("shift_m", [2 * MOST_M, 0.3])
 def test_what_is_not_the_same_is_left_alone(shift_m: float) -> None:
     others: list[Ball | Box] = [Ball(shift_m, 0.02, 0.03), Ball(0.05 + shift_m, -0.08, 0.05)]
     auxiliary = transform_points(_standing(others, AUX), RELATIVE)
-    found = register(_standing(THINGS, EYE), auxiliary, RELATIVE[:3, 3])
-    assert found is None or np.linalg.norm(found[:3, 3]) <= MOST_M
+    assert register(_standing(THINGS, EYE), auxiliary, RELATIVE[:3, 3]) is None
 
 
 @pytest.mark.parametrize("count", [0, 10])
