@@ -41,6 +41,7 @@ from limpet.export.evaluate_grasp import TEST_SPLITS, evaluate_grasp
 from limpet.runtime.machine import describe_machine
 from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.judging.evaluation import SplitFigures
+from limpet.training.grasp.judging.view_pairs import CORNER_SHARE
 from limpet.training.grasp.train import train_grasp
 from limpet.training.intervals import bootstrap
 from limpet.training.run import RECORD, RunFolder
@@ -78,8 +79,6 @@ ARMS: dict[str, dict[str, Any]] = {
 HEADLINE = ("two", "one", "prefusion")
 """These have all the seeds."""
 OTHERS = [arm for arm in ARMS if arm not in HEADLINE]
-HARD_SHARE = 0.2
-"""Part of the views that are the hardest."""
 CONTROLS = ("antipodal_two", "antipodal_one")
 
 
@@ -244,7 +243,7 @@ def hardest(dones: list[Done]) -> dict[str, Any] | None:
     )  # (s, w) each
     if len(one) < 2 or one.shape[1:] != two.shape[1:]:
         return None
-    count = max(1, round(HARD_SHARE * one.shape[1]))
+    count = max(1, round(CORNER_SHARE * one.shape[1]))
     chosen = np.argsort(one, axis=1, kind="stable")[:, :count]
     others = [np.delete(one, seed, 0)[:, views].mean() for seed, views in enumerate(chosen)]
     both = [two[:, views].mean() for views in chosen]

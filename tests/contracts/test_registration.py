@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from limpet.contracts.clouds import CloudPreprocessing, prepare
-from limpet.contracts.grasp_frames import transform_points
+from limpet.contracts.grasp_frames import inverse_pose, rotation_about, transform_points
 from limpet.contracts.registration import MOST_M, register
 from tests.table_tops import Ball, Box, cloud_of, look_at, relative_pose
 
@@ -18,7 +18,7 @@ THINGS: list[Ball | Box] = [
     Box(-0.1, 0.05, (0.06, 0.08, 0.1)),
     Box(0.12, 0.08, (0.05, 0.03, 0.04)),
 ]
-EYE_MIDDLE = transform_points(np.array([[0.0, 0, 0.03]]), np.linalg.inv(EYE))
+EYE_MIDDLE = transform_points(np.array([[0.0, 0, 0.03]]), inverse_pose(EYE))
 
 
 def _standing(things: list[Ball | Box], eye: np.ndarray) -> np.ndarray:
@@ -34,11 +34,8 @@ def _error(seed: int, turn_deg: float, shift_m: float) -> np.ndarray:
     axis *= np.deg2rad(turn_deg) / np.linalg.norm(axis)
     shift = rng.normal(size=3)
     middle = _standing(THINGS, EYE).mean(0)
-    x, y, z = axis
     pose = np.eye(4)
-    # Orthogonal to the second order, and then exactly so.
-    u, _, vt = np.linalg.svd(np.eye(3) + np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]))
-    pose[:3, :3] = u @ vt
+    pose[:3, :3] = rotation_about(axis)
     pose[:3, 3] = middle - pose[:3, :3] @ middle + shift_m * shift / np.linalg.norm(shift)
     return pose
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts.grasp_frames import rotation_about, transform_points
+from limpet.contracts.grasp_frames import rotation_about, rotation_between_rad, transform_points
 from limpet.contracts.point_sampling import Float32, shuffled, smallest, voxel_means, voxel_pairs
 from limpet.contracts.products import product
 
@@ -69,7 +69,8 @@ def register(reference: Float32, auxiliary: Float32, viewpoint: Float64) -> Floa
         if np.count_nonzero(good) < FEWEST:
             return None
         pose = _closer(pose, placed[good], targets[partner[good]], facing[good])
-    if np.linalg.norm(pose[:3, 3]) > MOST_M or _angle(pose) > MOST_RAD:
+    turned_rad = rotation_between_rad(np.eye(3), pose[:3, :3])
+    if np.linalg.norm(pose[:3, 3]) > MOST_M or turned_rad > MOST_RAD:
         return None
     pose[:3, 3] += middle - pose[:3, :3] @ middle
     return pose
@@ -152,7 +153,3 @@ def _rotation_vector(rotation: Float64) -> Float64:
         ]
     )
     return vector
-
-
-def _angle(pose: Float64) -> float:
-    return float(np.linalg.norm(_rotation_vector(pose[:3, :3])))
