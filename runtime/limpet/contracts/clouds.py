@@ -143,14 +143,16 @@ def prepare(
         seen.append(near if np.array_equal(pose, np.eye(4)) else transform_points(near, pose))
     if not all(map(len, seen)) or sum(map(len, seen)) < FEWEST_POINTS:
         return PreparedCloud(nothing="out_of_reach")
+    space = Workspace(seen, how.lowest_m, how.highest_m)
     correction = None
     if how.register_views and len(seen) == 2:
-        correction = _register(seen, poses_in_ref[1][:3, 3], how)
+        reference, auxiliary = (points[space.foreground(points)] for points in seen)
+        correction = register(reference, auxiliary, poses_in_ref[1][:3, 3])
         if correction is not None:
             seen[1] = transform_points(seen[1], correction)
+            space = Workspace(seen, how.lowest_m, how.highest_m)
     if how.merge_views:
         seen = [np.concatenate(seen)]
-    space = Workspace(seen, how.lowest_m, how.highest_m)
     objects, others = [], []
     for points in seen:
         out = space.foreground(points)
@@ -208,15 +210,6 @@ def check_cloud(cloud: NDArray[np.floating], view: str = "") -> Float32:
         )
     check_distance(float(np.median(points[:, 2])), of, "the cloud has to be in metres")
     return points
-
-
-def _register(
-    seen: Sequence[Float32], viewpoint: Float64, how: CloudPreprocessing
-) -> Float64 | None:
-    """How the second view's points have to move to lie on the first's. (4, 4)"""
-    space = Workspace(seen, how.lowest_m, how.highest_m)
-    reference, auxiliary = (points[space.foreground(points)] for points in seen)
-    return register(reference, auxiliary, viewpoint)
 
 
 def _sample(

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from limpet.contracts.point_sampling import voxel_keys
 from limpet.contracts.products import product
 
 Float32 = NDArray[np.float32]
@@ -234,9 +235,7 @@ def seen_from(
     longest = max(gripper.base_m + gripper.finger_m, float(np.max(depth_m))) + room_m
     upward = gripper.height_m / 2 + room_m
     reach = float(np.sqrt(half_m**2 + longest**2 + upward**2))
-    cells = np.floor(place / _GROUP_M).astype(np.int64)
-    _, group = np.unique(cells, axis=0, return_inverse=True)
-    group = group.reshape(-1)
+    _, group = np.unique(voxel_keys(place, _GROUP_M), return_inverse=True)
     order = np.argsort(group, kind="stable")
     bounds = np.flatnonzero(np.diff(group[order], prepend=-1, append=-1))
     low = np.minimum.reduceat(place[order], bounds[:-1])

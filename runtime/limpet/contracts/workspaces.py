@@ -157,8 +157,9 @@ def _find_table(points: Float32) -> Plane | None:
         return None
     on = points[np.abs(plane.heights(points)) <= WITHIN_M]
     on = product(on, plane.axes().T.astype(np.float32))
-    cells = np.unique(np.floor(on / CELL_M).astype(np.int64), axis=0)
-    return plane if len(cells) * CELL_M**2 >= LEAST_AREA_M2 else None
+    cells = np.floor(on / CELL_M).astype(np.int64)
+    held = np.unique((cells[:, 0] << 32) + cells[:, 1])  # a sort of rows takes ten times as long
+    return plane if len(held) * CELL_M**2 >= LEAST_AREA_M2 else None
 
 
 def check_views_agree(clouds: Sequence[Float32], pose_aux_in_ref: Float64) -> None:
