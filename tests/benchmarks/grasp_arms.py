@@ -11,7 +11,7 @@ judged by what `limpet evaluate grasp` calls, on the test scenes:
     prefusion             the clouds of both merged into one before the network, by the poses told
     prefusion_registered  the same after they are registered
     two_unregistered      two views fused after the backbone, by the poses told
-    no_con …              two views without L_con, L_dis, SimAli, CylReg or AltAtt
+    no_con …              two views without L_con, L_dis, both losses, SimAli, CylReg or AltAtt
     antipodal             no network: antipodal points of the same clouds, two views and one
 
 Every network sees in training what it is judged on and nothing else: with `two` no view is left
@@ -71,6 +71,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "two_unregistered": {"cloud": _TOLD},
     "no_con": {"contrast": False},
     "no_dis": {"dissimilar": False},
+    "no_losses": {"contrast": False, "dissimilar": False},
     "no_simali": {"sim_ali": False},
     "no_cylreg": {"cyl_reg": False},
     "no_altatt": {"alt_att": False},

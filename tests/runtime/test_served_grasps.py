@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from limpet.contracts.errors import FailedError, RejectedError, UsageError
+from limpet.contracts.grasp_frames import transform_points
 from limpet.contracts.grasp_model import GraspModel
+from limpet.contracts.grasps import TRANSLATION
 from limpet.runtime.client import RobotClient
 from limpet.runtime.lane_memory import SUPPORTED
 from limpet.runtime.picking_robot import PickingRobot
@@ -55,6 +57,7 @@ def test_one_depth_image_gives_what_the_model_gives_in_process(robot: PickingRob
     np.testing.assert_allclose(found.rows, wanted.grasps.rows, atol=1e-6)
     np.testing.assert_allclose(found.poses_camera, wanted.grasps.poses_in_camera(), atol=1e-6)
     assert found.poses_base is None
+    assert found.correction is None
     assert found.nothing == ""
     assert (found.hypotheses, found.free) == (wanted.grasps.hypotheses, wanted.grasps.free)
     assert found.space_id == "tiny-grasp"
@@ -87,6 +90,17 @@ def test_two_views_and_the_base(robot: PickingRobot) -> None:
     np.testing.assert_allclose(found.poses_base, REFERENCE @ found.poses_camera, atol=1e-9)
     assert found.seed_embedding is not None
     np.testing.assert_allclose(np.linalg.norm(found.seed_embedding, axis=1), 1, atol=1e-5)
+
+
+def test_where_the_second_view_was_moved_to_is_told(robot: PickingRobot) -> None:
+    told = POSE.copy()
+    told[:3, 3] += [0.0, 0.004, 0.003]
+    aux = render(THINGS, AUXILIARY)
+    found = robot.grasp(MODEL, DEPTH, INTRINSICS, depth_aux=aux, pose_aux_in_ref=told)
+    assert found.correction is not None
+    middle = found.rows[:, TRANSLATION].mean(0)
+    moved = transform_points(middle[None].astype(np.float64), found.correction)[0] - middle
+    np.testing.assert_allclose(moved, [0.0, -0.004, -0.003], atol=0.0015)
 
 
 def test_a_cloud_does_too(robot: PickingRobot) -> None:
@@ -161,6 +175,7 @@ def test_the_welcome_says_what_a_request_may_carry(robot: PickingRobot) -> None:
     assert "depth float32 [rows, columns]" in [spec.describe() for spec in info.inputs]
     assert [spec.name for spec in info.outputs] == [
         "embedding", "seed_embedding", "grasps", "poses_camera", "poses_base", "counts",
+        "correction",
     ]  # fmt: skip
 
 

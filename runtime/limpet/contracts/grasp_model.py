@@ -40,6 +40,7 @@ RELATIVE_POSE, BASE_POSE = "pose_aux_in_ref", "pose_camera_in_base"
 
 GRASPS, POSES_CAMERA, POSES_BASE, COUNTS = "grasps", "poses_camera", "poses_base", "counts"
 EMBEDDING, SEED_EMBEDDING = "embedding", "seed_embedding"
+CORRECTION = "correction"
 
 INPUTS = [
     TensorSpec(name=DEPTH, dtype="float32", shape=["rows", "columns"], unit="m", frame="ref"),
@@ -135,6 +136,7 @@ class GraspModel:
                 name=POSES_BASE, dtype="float64", shape=["grasps", 4, 4], unit="m", frame="base"
             ),
             TensorSpec(name=COUNTS, dtype="int64", shape=[3]),
+            TensorSpec(name=CORRECTION, dtype="float64", shape=[4, 4], unit="m", frame="ref"),
         ]
 
     def infer(self, request: Tensors) -> GraspAnswer:
@@ -164,6 +166,8 @@ class GraspModel:
             SEED_EMBEDDING: outputs[self.decoding.seed_embedding],
             COUNTS: np.array([grasps.hypotheses, grasps.free, grasps.views], np.int64),
         }
+        if seen.correction is not None:
+            tensors[CORRECTION] = seen.correction
         if not grasps.nothing:
             tensors[GRASPS] = grasps.rows
             tensors[POSES_CAMERA] = grasps.poses_in_camera()

@@ -41,6 +41,9 @@ class FoundGrasps:
         hypotheses: Grasps that were looked at.
         free: How many of them fit around what was seen.
         views: Views that showed something to grasp.
+        correction: How registering moved the second view's points, in the reference camera's frame:
+            p_ref = correction · pose_aux_in_ref · p_aux. None where there is one view, or the
+            views showed too little of the same. (4, 4)
         space_id: The embedding space.
         engine: What computed them.
         queue_s: Wait in the server.
@@ -56,6 +59,7 @@ class FoundGrasps:
     hypotheses: int
     free: int
     views: int
+    correction: NDArray[np.float64] | None
     space_id: str
     engine: str
     queue_s: float
@@ -170,6 +174,7 @@ def _found(reply: messages.Result, outputs: Tensors) -> FoundGrasps:
         hypotheses=hypotheses,
         free=free,
         views=views,
+        correction=outputs.get(wire.CORRECTION),
         space_id=reply.space_id,
         engine=reply.engine,
         queue_s=reply.queue_ns / 1e9,

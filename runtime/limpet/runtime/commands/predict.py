@@ -81,7 +81,8 @@ def command(
     approach), translation, object id -1. INPUT is one depth image or two, the reference view first:
     .png of 16 bits, .npy, or .npz with depth and intrinsics_matrix; .npy [n, 3] is a cloud. Two
     need --camera with pose_aux_in_ref. An npz also has poses_camera, embedding, seed_embedding,
-    counts and, with pose_camera_in_base, poses_base.
+    counts and, with pose_camera_in_base, poses_base; where the second view was registered with the
+    first, correction.
 
     --json writes, for an anomaly bundle: bundle, name, engine, out, rows, threshold, and inputs, a
     list of {path, rows, segments, rate_hz, left_out, warnings, states, anomalous}; states counts
