@@ -58,14 +58,14 @@ def command() -> None:
     type=click.FloatRange(min=0.1),
     default=10.0,
     show_default=True,
-    help="How long twice the capacity is asked for; the README's figures are of 60.",
+    help="How long twice the capacity is asked for; published figures are of 60.",
 )
 @click.option(
     "--mixed-s",
     type=click.FloatRange(min=0.1),
     default=10.0,
     show_default=True,
-    help="How long three models are asked together; the README's figures are of 600.",
+    help="How long three models are asked together; published figures are of 600.",
 )
 @click.option(
     "--part",
