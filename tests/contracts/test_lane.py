@@ -25,7 +25,7 @@ from limpet.contracts.lane import (
     pack,
     unpack,
 )
-from limpet.contracts.messages import MAX_TENSORS
+from limpet.contracts.message_base import MAX_TENSORS
 
 WIRE = (Path(lane.__file__).parent / "WIRE.md").read_text(encoding="utf-8")
 SECTION = WIRE[WIRE.index("\n## Same-host lane") : WIRE.index("\n## Rejections")]

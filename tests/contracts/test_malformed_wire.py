@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from limpet.contracts import messages
 from limpet.contracts.errors import VersionError, WireError
-from limpet.contracts.messages import ALERT_TOPIC, MAX_RANK, MAX_TENSORS, Request
+from limpet.contracts.message_base import MAX_RANK, MAX_TENSORS
+from limpet.contracts.messages import ALERT_TOPIC, Request
+from limpet.contracts.stream_messages import Samples
 from limpet.contracts.wire import (
     MAX_REPLY_HEADER_BYTES,
     MAX_REQUEST_HEADER_BYTES,
@@ -31,7 +33,7 @@ GOLDEN = wire_golden.entries()
 
 def test_the_unchanged_header_of_these_tests_is_a_request() -> None:
     request, tensors = decode_request([header(), VALUES])
-    assert isinstance(request, messages.Samples)
+    assert isinstance(request, Samples)
     assert tensors["values"].tolist() == [[0, 1, 2], [3, 4, 5]]
 
 

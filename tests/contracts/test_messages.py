@@ -10,23 +10,25 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-import limpet.contracts.messages as messages
+from limpet.contracts import messages, stream_messages
 from limpet.contracts.errors import Cause, RejectCode
-from limpet.contracts.messages import (
+from limpet.contracts.message_base import (
     MAX_RANK,
     MAX_TENSORS,
-    MESSAGES,
     VERSION,
+    Message,
+    TensorHeader,
+    TensorMessage,
+)
+from limpet.contracts.messages import (
+    MESSAGES,
     ChannelShare,
     LaneOffer,
     MemoryInfo,
-    Message,
     ModelInfo,
     Published,
     Reply,
     Request,
-    TensorHeader,
-    TensorMessage,
 )
 from limpet.contracts.signals import LAST_SCORED, RowState
 from limpet.contracts.tensors import DTYPES, TensorSpec
@@ -129,7 +131,8 @@ def test_every_message_is_a_request_a_reply_or_published_and_has_a_type_of_its_o
     assert len({tag(type_) for type_ in MESSAGES}) == len(MESSAGES)
     defined = {
         each
-        for each in vars(messages).values()
+        for module in (messages, stream_messages)
+        for each in vars(module).values()
         if isinstance(each, type) and issubclass(each, Message)
     }
     assert defined - {Message, TensorMessage} == set(MESSAGES)

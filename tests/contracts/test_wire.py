@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from limpet.contracts import messages
 from limpet.contracts.errors import WireError
-from limpet.contracts.messages import Message, TensorMessage
+from limpet.contracts.message_base import Message, TensorMessage
 from limpet.contracts.tensors import DTYPES, Array
 from limpet.contracts.wire import decode_request, encode, peek_id
 from tests.contracts import wire_golden

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from msgspec import inspect
 
-from limpet.contracts.messages import MAX_RANK, MAX_TENSORS, MESSAGES, Message, TensorMessage
+from limpet.contracts.message_base import MAX_RANK, MAX_TENSORS, Message, TensorMessage
+from limpet.contracts.messages import MESSAGES
 from limpet.contracts.tensors import DTYPES, Array, TensorSpec
 
 _INT64 = 2**63 - 1

@@ -26,7 +26,8 @@ import msgspec
 import numpy as np
 
 from limpet.contracts import messages
-from limpet.contracts.messages import Message, Published, Reply, Request
+from limpet.contracts.message_base import Message
+from limpet.contracts.messages import Published, Reply, Request
 from limpet.contracts.tensors import Array
 from limpet.contracts.wire import encode
 

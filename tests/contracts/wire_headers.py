@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from limpet.contracts.messages import Message, Reply, Request
+from limpet.contracts.message_base import Message
+from limpet.contracts.messages import Reply, Request
 from limpet.contracts.tensors import Array
 from limpet.contracts.wire import Buffer, decode_published, decode_reply, decode_request
 

@@ -21,6 +21,7 @@ import zmq
 
 from limpet.contracts import messages
 from limpet.contracts.messages import Rejected
+from limpet.contracts.stream_messages import CloseStream, OpenStream, Samples
 from limpet.contracts.tensors import DTYPES
 from limpet.contracts.wire import MAX_REQUEST_HEADER_BYTES, decode_reply, encode
 
@@ -44,7 +45,7 @@ def infer(*shape: int, dtype: str = "float32", frame: bytes | None = None, **fie
 
 
 def samples(stream: str, session: str, rows: int = 2) -> Frames:
-    request = messages.Samples(
+    request = Samples(
         id=7, stream=stream, session=session, sequence=0, first_time_ns=0, rate_hz=10.0
     )
     return [bytes(f) for f in encode(request, {"values": np.ones((rows, 2), np.float32)})]
@@ -52,14 +53,14 @@ def samples(stream: str, session: str, rows: int = 2) -> Frames:
 
 def valid_requests() -> list[Frames]:
     """One right request of each type, for the server of the fixture `serve`."""
-    opening = messages.OpenStream(
+    opening = OpenStream(
         id=7, stream="pump", session="s1", channels=["speed", "current"], next_sequence=0
     )
     single = [
         messages.Hello(id=7, client="somebody"),
         messages.Ping(id=7, client_time_ns=10**18),
         opening,
-        messages.CloseStream(id=7, stream="pump", session="s1"),
+        CloseStream(id=7, stream="pump", session="s1"),
         messages.GetAlerts(id=7, since=0),
         messages.GetStatus(id=7),
     ]
@@ -171,7 +172,7 @@ def many_frames(draw: random.Random) -> Frames:
 
 def wrong_session(draw: random.Random) -> Frames:
     stream = draw.choice(["taken", "never-opened"])
-    close = messages.CloseStream(id=7, stream=stream, session="guessed")
+    close = CloseStream(id=7, stream=stream, session="guessed")
     return draw.choice([samples(stream, "guessed"), [bytes(encode(close)[0])]])
 
 

@@ -17,8 +17,9 @@ import zmq
 from numpy.typing import NDArray
 
 from limpet.contracts import messages
-from limpet.contracts.messages import Alert, Heartbeat, Rejected, Reply, Scores
+from limpet.contracts.messages import Alert, Heartbeat, Rejected, Reply
 from limpet.contracts.signals import RowState
+from limpet.contracts.stream_messages import OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_published
 from limpet.runtime.alert_feed import AlertFeed
@@ -55,10 +56,8 @@ class Node(Connection):
     def __init__(self, endpoint: str, stream: str) -> None:
         super().__init__(endpoint, stream)
         self.stream = stream
-        opened = messages.OpenStream(
-            id=self.next_id(), stream=stream, session="s", channels=CHANNELS
-        )
-        assert isinstance(self.ask(opened)[0], messages.StreamOpened)
+        opened = OpenStream(id=self.next_id(), stream=stream, session="s", channels=CHANNELS)
+        assert isinstance(self.ask(opened)[0], StreamOpened)
 
     def ask(
         self, request: messages.Request, tensors: Tensors | None = None
@@ -71,7 +70,7 @@ class Node(Connection):
         return answer
 
     def push(self, sequence: int, values: NDArray[np.generic]) -> tuple[Reply, Tensors]:
-        samples = messages.Samples(
+        samples = Samples(
             id=self.next_id(),
             stream=self.stream,
             session="s",

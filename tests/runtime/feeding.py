@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts import messages
-from limpet.contracts.messages import Scores
 from limpet.contracts.signal_steps import BandEnergies, HoldLast, SignalStep
 from limpet.contracts.signals import RowState
+from limpet.contracts.stream_messages import Scores
 from tests.bundles import MAX_FILL_ROWS
 from tests.runtime.serving import WARM_UP_ROWS, RawStream
 

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from limpet.contracts import messages
 from limpet.contracts.messages import Reply, Request
+from limpet.contracts.stream_messages import OpenStream, Samples
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.config import DetectorConfig, ModelConfig, ServerConfig, StreamConfig
 from limpet.runtime.config import ServerSection as Section
@@ -161,8 +161,8 @@ class RawStream(Connection):
         self.stream, self.session = stream, session
         self.opened = self.ask(self.opening(**options))
 
-    def opening(self, channels: Sequence[str] = CHANNELS, **options: Any) -> messages.OpenStream:
-        return messages.OpenStream(
+    def opening(self, channels: Sequence[str] = CHANNELS, **options: Any) -> OpenStream:
+        return OpenStream(
             id=self.next_id(),
             stream=self.stream,
             session=self.session,
@@ -170,9 +170,9 @@ class RawStream(Connection):
             **options,
         )
 
-    def samples(self, sequence: int, **options: Any) -> messages.Samples:
+    def samples(self, sequence: int, **options: Any) -> Samples:
         fields = {"first_time_ns": 10**18 + sequence * 10**8, "rate_hz": 10.0, **options}
-        return messages.Samples(
+        return Samples(
             id=self.next_id(),
             stream=self.stream,
             session=self.session,

@@ -17,6 +17,7 @@ from limpet.contracts.errors import (
     RequestTimeoutError,
     WireError,
 )
+from limpet.contracts.stream_messages import StreamClosed
 from limpet.contracts.wire import encode
 from limpet.runtime import connection
 from limpet.runtime.client import RobotClient
@@ -169,7 +170,7 @@ def test_bytes_that_are_no_reply_and_replies_of_others_are_passed_over() -> None
 
 def test_a_reply_of_another_kind_is_a_wire_error() -> None:
     def confused(request: messages.Request) -> list[list[bytes]]:
-        return [encode(messages.StreamClosed(id=request.id, stream="s", next_sequence=0))]  # type: ignore[list-item]
+        return [encode(StreamClosed(id=request.id, stream="s", next_sequence=0))]  # type: ignore[list-item]
 
     with (
         fake_server(confused) as endpoint,

@@ -15,7 +15,8 @@ import zmq
 
 from limpet.contracts import messages
 from limpet.contracts.errors import FailedError, LimpetError, RequestTimeoutError
-from limpet.contracts.messages import Failed, Rejected, Result, Scores
+from limpet.contracts.messages import Failed, Rejected, Result
+from limpet.contracts.stream_messages import Scores
 from limpet.contracts.wire import decode_reply
 from limpet.runtime.alert_feed import AlertFeed
 from limpet.runtime.client import RobotClient

@@ -17,7 +17,8 @@ import zmq
 
 from limpet.contracts import messages
 from limpet.contracts.errors import FailedError, LimpetError, RejectedError, RequestTimeoutError
-from limpet.contracts.messages import Heartbeat, Scores
+from limpet.contracts.messages import Heartbeat
+from limpet.contracts.stream_messages import Scores
 from limpet.contracts.wire import decode_published
 from limpet.runtime.alert_feed import AlertFeed
 from limpet.runtime.client import RobotClient

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from limpet.contracts.messages import Failed, Rejected, Scores, StreamOpened
+from limpet.contracts.messages import Failed, Rejected
 from limpet.contracts.scoring import SignalScorer
 from limpet.contracts.signal_steps import SignalStep
+from limpet.contracts.stream_messages import Scores, StreamOpened
 from limpet.runtime.server import Server
 from limpet.runtime.stream import CREDITS, MAX_ROWS
 from tests.bundles import MAX_FILL_ROWS, anomaly_manifest, tiny_scorer

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 
 from limpet.contracts.correlation import GroupingConfig
-from limpet.contracts.messages import Scores
+from limpet.contracts.stream_messages import Scores
 from limpet.runtime.config import DetectorConfig, StreamConfig
 from limpet.runtime.server import Server
 from tests.runtime.feeding import (

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from limpet.contracts.errors import EngineError
-from limpet.contracts.messages import Failed, Rejected, Scores
+from limpet.contracts.messages import Failed, Rejected
+from limpet.contracts.stream_messages import Scores
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.server import Server
 from tests.bundles import MAX_FILL_ROWS

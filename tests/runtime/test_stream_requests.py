@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from limpet.contracts.messages import Rejected, Scores, StreamOpened
+from limpet.contracts.messages import Rejected
+from limpet.contracts.stream_messages import Scores, StreamOpened
 from limpet.runtime.server import Server
 from limpet.runtime.stream import CREDITS
 from tests.runtime.feeding import (

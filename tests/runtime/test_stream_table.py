@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from limpet.contracts import messages
 from limpet.contracts.errors import ConfigError
-from limpet.contracts.messages import Rejected, Scores, StreamOpened
+from limpet.contracts.messages import Rejected
 from limpet.contracts.scoring import SignalScorer
+from limpet.contracts.stream_messages import CloseStream, Scores, StreamClosed, StreamOpened
 from limpet.runtime.config import DetectorConfig, StreamConfig
 from limpet.runtime.server import Server
 from limpet.runtime.stream import CREDITS, MAX_ROWS
@@ -113,9 +113,9 @@ def test_a_second_session_is_refused_while_the_first_lives_and_welcome_after_its
             assert second.opened.code == "stream_taken"
             assert "silent for 10 s" in second.opened.hint
             start = ready(first)
-            close = messages.CloseStream(id=first.next_id(), stream="pump", session="first")
+            close = CloseStream(id=first.next_id(), stream="pump", session="first")
             closed = first.ask(close)
-            assert isinstance(closed, messages.StreamClosed)
+            assert isinstance(closed, StreamClosed)
             assert closed.next_sequence == start
             assert isinstance(second.ask(second.opening()), StreamOpened)
             assert push(second, 0, calm(8))[1] == [WARMING_UP] * WARM_UP_ROWS + [SCORED]

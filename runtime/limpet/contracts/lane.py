@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from limpet.contracts.errors import WireError
-from limpet.contracts.messages import MAX_TENSORS
+from limpet.contracts.message_base import MAX_TENSORS
 from limpet.contracts.wire import Buffer
 
 LANE_VERSION = 1

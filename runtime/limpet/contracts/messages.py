@@ -4,6 +4,8 @@ for other languages.
 Times are Unix nanoseconds on the *server's* clock: a node adds the offset that it measured with
 `Ping`. An `id` is chosen by the client, at least 1, and stands in the reply; a `Rejected` with id 0
 answers bytes in which no id could be read. A field that is `UNSET` is not in the header.
+
+`message_base` holds what all are made of, `stream_messages` those of a sensor's stream.
 """
 
 from __future__ import annotations
@@ -15,42 +17,16 @@ from msgspec import UNSET, UnsetType
 
 from limpet.contracts.errors import RejectCode
 from limpet.contracts.images import ChannelOrder
+from limpet.contracts.message_base import Count, Id, Message, Name, Nanoseconds, TensorMessage
+from limpet.contracts.stream_messages import (
+    CloseStream,
+    OpenStream,
+    Samples,
+    Scores,
+    StreamClosed,
+    StreamOpened,
+)
 from limpet.contracts.tensors import TensorSpec
-
-VERSION = 1
-MAX_TENSORS = 16
-MAX_RANK = 8
-
-Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
-
-
-def _snake(name: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-
-
-class TensorHeader(msgspec.Struct, frozen=True):
-    """What the frame that follows holds."""
-
-    name: Name
-    dtype: str
-    shape: Annotated[list[Size], msgspec.Meta(max_length=MAX_RANK)]
-
-
-class Message(msgspec.Struct, kw_only=True, tag_field="type", tag=lambda name: _snake(name)):
-    """Every message says which version of the protocol it speaks."""
-
-    v: int = VERSION
-
-
-class TensorMessage(Message, kw_only=True):
-    """A message with tensors; `wire.encode` fills `tensors` in."""
-
-    tensors: Annotated[list[TensorHeader], msgspec.Meta(max_length=MAX_TENSORS)] = []
-
 
 # Node → server -----------------------------------------------------------------------------------
 
@@ -95,52 +71,6 @@ class Infer(TensorMessage, kw_only=True):
     priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
     replaces: Annotated[str, msgspec.Meta(max_length=128)] = ""
     channel_order: ChannelOrder | UnsetType = UNSET
-
-
-class OpenStream(Message, kw_only=True):
-    """Announces a sensor stream. Answer: `StreamOpened` or `Rejected`.
-
-    Attributes:
-        stream: Name of the stream, one for a sensor.
-        session: Random name of this run of the sensor node; it may open the stream again.
-        model: The model that scores it; empty lets the server's configuration choose.
-        channels: Names of the columns that `Samples` will carry, in order.
-        next_sequence: Sequence number of the first row that will be sent.
-    """
-
-    id: Id
-    stream: Name
-    session: Name
-    model: Annotated[str, msgspec.Meta(max_length=128)] = ""
-    channels: Annotated[list[Name], msgspec.Meta(min_length=1, max_length=4096)]
-    next_sequence: Count = 0
-
-
-class Samples(TensorMessage, kw_only=True):
-    """Rows of a stream: one tensor `values`, float32 or float64 (rows, channels).
-
-    Answer: `Scores` once they are scored and their alerts are durable, or `Rejected`, `Failed`.
-
-    Attributes:
-        sequence: Number of the first row, counted in rows since the stream began.
-        first_time_ns: When the first row was measured.
-        rate_hz: Rows per second.
-    """
-
-    id: Id
-    stream: Name
-    session: Name
-    sequence: Count
-    first_time_ns: Nanoseconds
-    rate_hz: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
-
-
-class CloseStream(Message, kw_only=True):
-    """Ends a stream in good order: another session may open it at once. Answer: `StreamClosed`."""
-
-    id: Id
-    stream: Name
-    session: Name
 
 
 class GetAlerts(Message, kw_only=True):
@@ -277,51 +207,6 @@ class Failed(Message, kw_only=True):
 
     id: Id
     reason: str
-
-
-class StreamOpened(Message, kw_only=True):
-    """A stream is ready.
-
-    Attributes:
-        next_sequence: Number of the first row that is not acknowledged yet.
-        credits: How many `Samples` may be unanswered at a time.
-        max_rows: Most rows in one `Samples`.
-        warm_up_rows: Rows before the first score.
-    """
-
-    id: Id
-    stream: str
-    next_sequence: Count
-    credits: int
-    max_rows: int
-    warm_up_rows: int
-    model: str
-    threshold: float
-
-
-class Scores(TensorMessage, kw_only=True):
-    """Acknowledges `Samples`: tensors `scores` float32 (rows,) and `states` uint8 (rows,).
-
-    A state is a `limpet.contracts.signals.RowState`; a score is NaN unless its row is scored.
-
-    Attributes:
-        next_sequence: Number of the row that the server expects next.
-        incident: Number of the open incident, 0 for none.
-    """
-
-    id: Id
-    stream: str
-    sequence: Count
-    next_sequence: Count
-    incident: Count
-
-
-class StreamClosed(Message, kw_only=True):
-    """Answers `CloseStream`."""
-
-    id: Id
-    stream: str
-    next_sequence: Count
 
 
 class ChannelShare(msgspec.Struct, frozen=True):

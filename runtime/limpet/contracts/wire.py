@@ -15,16 +15,8 @@ import msgspec
 import numpy as np
 
 from limpet.contracts.errors import TensorError, VersionError, WireError
-from limpet.contracts.messages import (
-    MAX_TENSORS,
-    VERSION,
-    Message,
-    Published,
-    Reply,
-    Request,
-    TensorHeader,
-    TensorMessage,
-)
+from limpet.contracts.message_base import MAX_TENSORS, VERSION, Message, TensorHeader, TensorMessage
+from limpet.contracts.messages import Published, Reply, Request
 from limpet.contracts.tensors import DTYPES, Array, Tensors, dtype_name, little_endian_contiguous
 
 MAX_REQUEST_HEADER_BYTES = 64 * 1024

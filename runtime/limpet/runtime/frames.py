@@ -13,10 +13,10 @@ from typing import Any
 import zmq
 from zmq.backend import Socket
 
-from limpet.contracts import messages
+from limpet.contracts.message_base import MAX_TENSORS
 from limpet.contracts.wire import Buffer
 
-MAX_FRAMES = messages.MAX_TENSORS + 2
+MAX_FRAMES = MAX_TENSORS + 2
 """Frames of a message that are kept: header, tensors, and one more to be refused for."""
 COPY_BELOW_BYTES = 768 * 1024
 """Smaller frames are copied. pyzmq gives others back through a thread of its own, at two switches

@@ -25,6 +25,14 @@ from limpet.contracts import messages
 from limpet.contracts.errors import LimpetError, RejectedError, RequestTimeoutError
 from limpet.contracts.messages import Reply
 from limpet.contracts.signals import Float32, States
+from limpet.contracts.stream_messages import (
+    CloseStream,
+    OpenStream,
+    Samples,
+    Scores,
+    StreamClosed,
+    StreamOpened,
+)
 from limpet.contracts.tensors import Tensors
 from limpet.runtime.closing import Closing
 from limpet.runtime.connection import Connection, as_error
@@ -57,7 +65,7 @@ class ScoredRows:
 class _Rows:
     """Rows that wait for their acknowledgement; `sent_s` is None until they are under way."""
 
-    request: messages.Samples
+    request: Samples
     values: NDArray[np.floating]
     sent_s: float | None = None
 
@@ -134,7 +142,7 @@ class SensorStream(Closing):
         first_time_ns = self._connection.server_time_ns(first_time_ns, RESEND_AFTER_S)
         for start in range(0, len(values), self.opened.max_rows):
             rows = np.ascontiguousarray(values[start : start + self.opened.max_rows])
-            request = messages.Samples(
+            request = Samples(
                 id=self._connection.next_id(),
                 stream=self.name,
                 session=self._session,
@@ -168,10 +176,10 @@ class SensorStream(Closing):
     def close(self) -> None:
         """Ends the stream in good order where the server still answers."""
         try:
-            close = messages.CloseStream(
+            close = CloseStream(
                 id=self._connection.next_id(), stream=self.name, session=self._session
             )
-            self._connection.request(close, messages.StreamClosed, timeout_s=1.0)
+            self._connection.request(close, StreamClosed, timeout_s=1.0)
         except LimpetError:
             pass  # the server will find it silent
         finally:
@@ -205,7 +213,7 @@ class SensorStream(Closing):
     def _handle(self, reply: Reply, tensors: Tensors) -> None:
         self._take_scores(reply, tensors)
         rows = next((r for r in self._waiting.values() if r.request.id == reply.id), None)
-        if rows is None or isinstance(reply, messages.Scores):
+        if rows is None or isinstance(reply, Scores):
             return
         if isinstance(reply, messages.Rejected) and reply.code in _TRY_AGAIN:
             if reply.code != "unknown_stream":  # that one says that the server restarted
@@ -223,7 +231,7 @@ class SensorStream(Closing):
 
     def _take_scores(self, reply: Reply, tensors: Tensors) -> None:
         """Notes an acknowledgement; of rows sent twice, the first one to come."""
-        if not isinstance(reply, messages.Scores):
+        if not isinstance(reply, Scores):
             return
         rows = self._waiting.pop(reply.sequence, None)
         if rows is None:
@@ -262,9 +270,9 @@ class SensorStream(Closing):
             rows.request.id, rows.sent_s = self._connection.next_id(), None
         self._send_waiting()
 
-    def _open(self, deadline_s: float) -> messages.StreamOpened:
+    def _open(self, deadline_s: float) -> StreamOpened:
         first = next(iter(self._waiting.values()), None)
-        request = messages.OpenStream(
+        request = OpenStream(
             id=self._connection.next_id(),
             stream=self.name,
             session=self._session,
@@ -273,7 +281,7 @@ class SensorStream(Closing):
             next_sequence=first.request.sequence if first else self._next_sequence,
         )
         timeout_s = max(0.0, deadline_s - time.monotonic())
-        opened, _ = self._connection.request(request, messages.StreamOpened, timeout_s)
+        opened, _ = self._connection.request(request, StreamOpened, timeout_s)
         return opened
 
     def _send_waiting(self) -> None:

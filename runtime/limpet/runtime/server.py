@@ -19,6 +19,7 @@ from limpet.contracts import messages
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import RejectCode, RejectedError, VersionError, WireError
 from limpet.contracts.messages import Alert, Request
+from limpet.contracts.stream_messages import CloseStream, OpenStream, Samples
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import Buffer, decode_request, encode, peek_id
 from limpet.runtime.alert_log import AlertLog
@@ -104,9 +105,9 @@ class Server:
             messages.Hello: self._hello,
             messages.Ping: self._ping,
             messages.Infer: inference.infer,
-            messages.OpenStream: streams.open,
-            messages.Samples: streams.samples,
-            messages.CloseStream: streams.close,
+            OpenStream: streams.open,
+            Samples: streams.samples,
+            CloseStream: streams.close,
             messages.GetAlerts: self._get_alerts,
             messages.GetStatus: self._get_status,
         }

@@ -14,9 +14,9 @@ import numpy as np
 
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import EngineError, RejectedError
-from limpet.contracts.messages import OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.scoring import RowScores
 from limpet.contracts.signals import LAST_SCORED, Float32, RowState, States
+from limpet.contracts.stream_messages import OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.tensors import Array, Tensors
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.config import StreamConfig

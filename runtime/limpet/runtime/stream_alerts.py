@@ -11,8 +11,9 @@ from limpet.contracts.clock import Clock
 from limpet.contracts.detector import Detector
 from limpet.contracts.errors import TensorError
 from limpet.contracts.fingerprints import Fingerprint, Fingerprinter
-from limpet.contracts.messages import Alert, ChannelShare, Samples
+from limpet.contracts.messages import Alert, ChannelShare
 from limpet.contracts.scoring import RowScores, SignalScorer
+from limpet.contracts.stream_messages import Samples
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.attribution import attribute_channels
 from limpet.runtime.config import StreamConfig

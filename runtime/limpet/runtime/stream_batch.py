@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from limpet.contracts.errors import AlertLogError, RejectedError
-from limpet.contracts.messages import Samples
 from limpet.contracts.scoring import RowScores, score_together
+from limpet.contracts.stream_messages import Samples
 from limpet.contracts.tensors import Array
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.stream import Answer, Pending, Stream

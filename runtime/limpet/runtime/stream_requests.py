@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from limpet.contracts import messages
 from limpet.contracts.errors import RejectedError
 from limpet.contracts.messages import Reply
+from limpet.contracts.stream_messages import CloseStream, OpenStream, Samples, StreamClosed
 from limpet.contracts.tensors import Array, Tensors
 from limpet.contracts.wire import Buffer, encode
 from limpet.runtime.alert_log import AlertLog
@@ -29,7 +29,7 @@ class _Message(msgspec.Struct, frozen=True):
     """What a node asks of a stream; `values` (rows, channels) are those of its `Samples`."""
 
     stream: Stream
-    request: messages.OpenStream | messages.Samples | messages.CloseStream
+    request: OpenStream | Samples | CloseStream
     values: Array | None
     identity: bytes
 
@@ -56,15 +56,13 @@ class StreamRequests:
         self._streams, self._workers, self._log = streams, workers, log
         self._io, self._refusals = io, refusals
 
-    def open(
-        self, request: messages.OpenStream, _: Tensors, __: Respond, ___: int, identity: bytes
-    ) -> None:
+    def open(self, request: OpenStream, _: Tensors, __: Respond, ___: int, identity: bytes) -> None:
         """Accepts a request, in the I/O thread; raises `RejectedError` where it cannot."""
         stream = self._streams.open(request, identity)
         self._submit(_Message(stream, request, None, identity))
 
     def samples(
-        self, request: messages.Samples, tensors: Tensors, _: Respond, __: int, identity: bytes
+        self, request: Samples, tensors: Tensors, _: Respond, __: int, identity: bytes
     ) -> None:
         """As `open`."""
         stream = self._streams.get(request.stream, request.session, identity)
@@ -79,7 +77,7 @@ class StreamRequests:
         self._submit(_Message(stream, request, tensors["values"], identity))
 
     def close(
-        self, request: messages.CloseStream, _: Tensors, __: Respond, ___: int, identity: bytes
+        self, request: CloseStream, _: Tensors, __: Respond, ___: int, identity: bytes
     ) -> None:
         """As `open`."""
         stream = self._streams.get(request.stream, request.session, identity)
@@ -131,7 +129,7 @@ class StreamRequests:
         samples = [
             (message.stream, message.request, message.values)
             for message in batch
-            if isinstance(message.request, messages.Samples) and message.values is not None
+            if isinstance(message.request, Samples) and message.values is not None
         ]
         pushed: Iterator[tuple[Reply, Tensors] | BaseException]
         try:
@@ -145,13 +143,11 @@ class StreamRequests:
     def _manage(self, message: _Message) -> tuple[Reply, None] | BaseException:
         """Opens or closes a stream."""
         stream, request = message.stream, message.request
-        if isinstance(request, messages.OpenStream):
+        if isinstance(request, OpenStream):
             try:
                 return stream.open(request), None
             except BaseException as error:  # noqa: BLE001 (as in `_answers`)
                 return error
         self._io.mailbox.put(functools.partial(self._streams.remove, stream))
-        closed = messages.StreamClosed(
-            id=request.id, stream=stream.name, next_sequence=stream.next_sequence
-        )
+        closed = StreamClosed(id=request.id, stream=stream.name, next_sequence=stream.next_sequence)
         return closed, None

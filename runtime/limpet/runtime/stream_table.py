@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from limpet.contracts.clock import Clock
 from limpet.contracts.errors import ConfigError, RejectedError
-from limpet.contracts.messages import OpenStream
+from limpet.contracts.stream_messages import OpenStream
 from limpet.runtime.alert_log import AlertLog
 from limpet.runtime.config import StreamConfig
 from limpet.runtime.models import ServedModel

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from limpet.contracts import messages
 from limpet.contracts.errors import LimpetError
-from limpet.contracts.messages import CloseStream, Hello, OpenStream, Request
+from limpet.contracts.messages import Hello, Request
+from limpet.contracts.stream_messages import CloseStream, OpenStream, StreamClosed, StreamOpened
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
 from limpet.runtime.bench.load import percentiles_of, run_closed
@@ -161,11 +162,11 @@ def _streams(endpoint: str, count: int) -> Iterator[None]:
         for name in names:
             ask(
                 OpenStream(id=1, stream=name, session="bench", channels=list(CHANNELS)),
-                messages.StreamOpened,
+                StreamOpened,
             )
         yield
         for name in names:
-            ask(CloseStream(id=1, stream=name, session="bench"), messages.StreamClosed)
+            ask(CloseStream(id=1, stream=name, session="bench"), StreamClosed)
 
 
 def _expect(socket: zmq.Socket[bytes], wanted: type[messages.Reply]) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from limpet.contracts import messages
 from limpet.contracts.errors import RequestTimeoutError, WireError
+from limpet.contracts.stream_messages import OpenStream, Samples, Scores, StreamOpened
 from limpet.contracts.tensors import Tensors
 from limpet.contracts.wire import decode_reply, encode
 from limpet.runtime.bench.sensors_plan import SensorsPlan, SensorsReport
@@ -90,7 +91,7 @@ class Sensors:
         for first in range(0, plan.streams, OPENING):
             batch = range(first, min(first + OPENING, plan.streams))
             for stream in batch:
-                request = messages.OpenStream(
+                request = OpenStream(
                     id=stream + 1, stream=_name(stream), session="bench", channels=plan.channels
                 )
                 send_frames(self._socket(stream), encode(request))
@@ -103,7 +104,7 @@ class Sensors:
                         f"{plan.endpoint} opened no stream within {PATIENCE_S:g} s"
                     ) from None
                 reply, _ = decode_reply(frames)
-                if not isinstance(reply, messages.StreamOpened):
+                if not isinstance(reply, StreamOpened):
                     raise as_error(reply)
                 self._credits[reply.id - 1] = reply.credits
 
@@ -160,7 +161,7 @@ class Sensors:
             turn = self._sent[stream]
             number, sequence = turn * plan.streams + stream, turn * plan.message_rows
             first_row_ns = self._due_ns(number) - plan.message_ns - self._start_ns
-            request = messages.Samples(
+            request = Samples(
                 id=number + 1,
                 stream=_name(stream),
                 session="bench",
@@ -195,7 +196,7 @@ class Sensors:
         if not 0 <= number < self._total:
             raise as_error(reply)
         stream = number % self._plan.streams
-        if isinstance(reply, messages.Scores):
+        if isinstance(reply, Scores):
             self._acknowledged_ns[number] = now_ns
             self._rows_acknowledged += len(tensors["scores"])
         elif isinstance(reply, messages.Rejected):
