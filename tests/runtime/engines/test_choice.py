@@ -18,7 +18,8 @@ from limpet.runtime.models import ServedModel
 from limpet.runtime.plans import libraries
 from tests.bundles import anomaly_bundle
 from tests.command_line import limpet
-from tests.runtime.engines.fake_gpu import GPU, FakeDevice, fake_compile, fake_library
+from tests.runtime.engines.fake_gpu import GPU, FakeDevice
+from tests.runtime.engines.fake_tensorrt import fake_compile, fake_library
 
 Capture = pytest.CaptureFixture[str]
 NAMES = ("tensorrt", "tensorrt-rtx")

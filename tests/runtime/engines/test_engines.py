@@ -31,7 +31,8 @@ from tests.bundles import (
     onnx_bytes,
     tiny_scorer,
 )
-from tests.runtime.engines.fake_gpu import GPU, VERSION, FakeDevice, fake_compile, fake_library
+from tests.runtime.engines.fake_gpu import GPU, FakeDevice
+from tests.runtime.engines.fake_tensorrt import VERSION, fake_compile, fake_library
 
 pytestmark = pytest.mark.parametrize("engine", ENGINES)
 

@@ -23,11 +23,10 @@ from limpet.runtime.plans.key import plan_key
 from limpet.runtime.plans.libraries import Compiler
 from limpet.runtime.plans.store import PlanStore
 from tests.bundles import anomaly_bundle, identity_bundle, onnx_bytes, tiny_scorer
-from tests.runtime.engines import fake_gpu
-from tests.runtime.engines.fake_gpu import (
-    GPU,
+from tests.runtime.engines import fake_tensorrt
+from tests.runtime.engines.fake_gpu import GPU, FakeDevice
+from tests.runtime.engines.fake_tensorrt import (
     VERSION,
-    FakeDevice,
     FakeTensorRT,
     fake_compile,
     fake_library,
@@ -429,15 +428,15 @@ def test_the_golden_check_holds_on_it(bundle: Bundle) -> None:
 def test_the_fake_has_no_name_that_the_real_library_lacks() -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="pip install 'limpet[tensorrt]'")
     for fake, real in (
-        (fake_gpu.FakeEngine, trt.ICudaEngine),
-        (fake_gpu.FakeContext, trt.IExecutionContext),
-        (fake_gpu.FakeRuntimeConfig, trt.IRuntimeConfig),
-        (fake_gpu.FakeRuntimeCache, trt.IRuntimeCache),
+        (fake_tensorrt.FakeEngine, trt.ICudaEngine),
+        (fake_tensorrt.FakeContext, trt.IExecutionContext),
+        (fake_tensorrt.FakeRuntimeConfig, trt.IRuntimeConfig),
+        (fake_tensorrt.FakeRuntimeCache, trt.IRuntimeCache),
     ):
         public = {name for name in vars(fake) if not name.startswith("_")}
         assert public <= set(dir(real))
-    assert {one.name for one in fake_gpu.DataType} <= set(trt.DataType.__members__)
-    assert {one.name for one in fake_gpu.TensorIOMode} == set(trt.TensorIOMode.__members__)
-    assert {one.name for one in fake_gpu.TensorLocation} == set(trt.TensorLocation.__members__)
+    assert {one.name for one in fake_tensorrt.DataType} <= set(trt.DataType.__members__)
+    assert {one.name for one in fake_tensorrt.TensorIOMode} == set(trt.TensorIOMode.__members__)
+    assert {one.name for one in fake_tensorrt.TensorLocation} == set(trt.TensorLocation.__members__)
     assert hasattr(trt.IExecutionContext, "is_stream_capturable")
     assert hasattr(trt.Runtime, "deserialize_cuda_engine")
