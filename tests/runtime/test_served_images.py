@@ -15,63 +15,25 @@ from numpy.typing import NDArray
 from limpet.contracts.errors import FailedError, RejectedError, StaleReplyError
 from limpet.contracts.image_model import ImageModel
 from limpet.contracts.images import ChannelOrder
-from limpet.runtime.camera_watch import FROZEN_AFTER, FROZEN_STANDING_AFTER, MOST_CAMERAS
-from limpet.runtime.client import Inference, RobotClient
+from limpet.runtime.client import RobotClient
 from limpet.runtime.config import ModelConfig, StreamConfig
 from limpet.runtime.sensor import SensorStream
 from limpet.runtime.server import Server
-from tests.navigation_bundles import navigation_bundle, policy_bundle, policy_manifest, tiny_policy
-from tests.runtime.serving import PATIENCE_S, obedient, running, server_config, serving
-
-MODEL = "tiny-policy"
-VALID_S = 30.0
-"""So long that no busy machine makes an answer stale that a test does not want stale."""
+from tests.navigation_bundles import policy_bundle, policy_manifest, tiny_policy
+from tests.runtime.image_robots import MODEL, VALID_S, ask, count, scene, senses, serving_images
+from tests.runtime.serving import PATIENCE_S, obedient, running, server_config
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("images")
-    bundles = [
-        policy_bundle(folder / "navigation", valid_s=VALID_S).path,
-        navigation_bundle(folder / "encoder").path,
-    ]
-    with serving(folder, more=bundles) as served:
+    with serving_images(tmp_path_factory.mktemp("images")) as served:
         yield served
-
-
-@pytest.fixture
-def fresh_server(tmp_path: Path) -> Iterator[Server]:
-    """One that no other test sees."""
-    bundle = policy_bundle(tmp_path / "navigation", valid_s=VALID_S).path
-    with serving(tmp_path, more=[bundle]) as served:
-        yield served
-
-
-def scene(number: int = 0, rows: int = 48, columns: int = 64) -> NDArray[np.uint8]:
-    return np.random.default_rng(number).integers(0, 256, (rows, columns, 3), dtype=np.uint8)
-
-
-def senses(image: NDArray[Any] | None = None, **changes: Any) -> dict[str, NDArray[Any]]:
-    return {
-        "image": scene() if image is None else image,
-        "goal": np.array([2.0, 0.8, 0.6], np.float32),
-        "proprioception": np.array([0.3, 0.0], np.float32),
-        **changes,
-    }
-
-
-def ask(robot: RobotClient, inputs: dict[str, NDArray[Any]], **options: Any) -> Inference:
-    return robot.infer(MODEL, inputs, timeout_s=PATIENCE_S, **options)
 
 
 def refusal(robot: RobotClient, inputs: dict[str, NDArray[Any]], **options: Any) -> RejectedError:
     with pytest.raises(RejectedError) as caught:
         ask(robot, inputs, **options)
     return caught.value
-
-
-def count(robot: RobotClient, name: str) -> int:
-    return robot.status().counters.get(name, 0)
 
 
 # What is answered --------------------------------------------------------------------------------
@@ -278,115 +240,15 @@ def test_values_at_the_limits_are_taken(robot: RobotClient) -> None:
         ask(robot, senses(**{name: x.astype(np.float32) for name, x in arrays.items()}))
 
 
-def test_a_model_that_computes_no_number_fails_the_request(fresh_server: Server) -> None:
-    engine = obedient(fresh_server, MODEL)
-    engine.replace = lambda outputs: {**outputs, "action": np.full((1, 2), np.nan, np.float32)}
-    with (
-        RobotClient(fresh_server.listening[0]) as robot,
-        pytest.raises(FailedError, match="'action' with values that are no numbers"),
-    ):
-        ask(robot, senses())
-
-
-# A frozen camera ---------------------------------------------------------------------------------
-
-STILL = {"proprioception": np.zeros(2, np.float32)}
-
-
-class Camera:
-    """Sends images to the server, each captured a tick later."""
-
-    def __init__(self, robot: RobotClient, name: str = "front") -> None:
-        self._robot, self._name, self._ticks = robot, name, 0
-        self._began_ns = time.time_ns() - 1_000_000_000
-
-    def show(self, image: NDArray[np.uint8], *, tick: bool = True, **changes: Any) -> str:
-        """The refusal's cause, empty for an answer."""
-        self._ticks += tick
-        try:
-            ask(
-                self._robot,
-                senses(image, **changes),
-                capture_time_ns=self._began_ns + 1_000_000 * self._ticks,
-                replaces=self._name,
-            )
-        except RejectedError as error:
-            return error.cause
-        return ""
-
-
-def frozen(camera: Camera, image: NDArray[np.uint8]) -> None:
-    """Shows one image until it is refused, which must be when it is due."""
-    shown = [camera.show(image) for _ in range(FROZEN_AFTER + 3)]
-    assert shown == [""] * FROZEN_AFTER + ["camera_frozen"] * 3
-
-
-def test_the_same_image_again_and_again_while_the_robot_moves_is_a_frozen_camera(
-    robot: RobotClient,
-) -> None:
-    before = count(robot, "cause.camera_frozen")
-    camera = Camera(robot)
-    frozen(camera, scene(1))
-    assert count(robot, "cause.camera_frozen") == before + 3
-    assert camera.show(scene(2)) == "", "it works again"
-    frozen(camera, scene(3))
-
-
-def test_a_camera_stays_frozen_when_the_robot_stops_for_it(robot: RobotClient) -> None:
-    camera = Camera(robot)
-    frozen(camera, scene(1))
-    assert [camera.show(scene(1), **STILL) for _ in range(3)] == ["camera_frozen"] * 3
-    assert camera.show(scene(2), **STILL) == ""
-
-
-def test_a_robot_that_stands_may_see_the_same_for_a_second(robot: RobotClient) -> None:
-    camera = Camera(robot)
-    shown = [camera.show(scene(1), **STILL) for _ in range(FROZEN_STANDING_AFTER + 2)]
-    assert shown == [""] * FROZEN_STANDING_AFTER + ["camera_frozen"] * 2
-
-
-def test_turning_is_moving(robot: RobotClient) -> None:
-    camera = Camera(robot)
-    turning = {"proprioception": np.array([0.0, 0.5], np.float32)}
-    shown = [camera.show(scene(1), **turning) for _ in range(FROZEN_AFTER + 1)]
-    assert shown[-1] == "camera_frozen"
-
-
-def test_a_frame_that_is_sent_again_is_no_sign_of_a_frozen_camera(robot: RobotClient) -> None:
-    camera = Camera(robot)
-    assert not any(camera.show(scene(1), tick=False) for _ in range(4 * FROZEN_AFTER))
-
-
-def test_one_pixel_that_changes_shows_that_a_camera_lives(robot: RobotClient) -> None:
-    camera, image = Camera(robot), scene(1)
-    for number in range(4 * FROZEN_AFTER):
-        image[0, number % 64, 0] ^= 1
-        assert camera.show(image) == ""
-
-
-def test_a_frozen_camera_is_nobody_elses_trouble(server: Server, robot: RobotClient) -> None:
-    """Neither another client's, nor another camera's of the same robot, with the same image."""
-    front, rear = Camera(robot, "front"), Camera(robot, "rear")
-    frozen(front, scene(1))
-    assert rear.show(scene(1)) == ""
-    with RobotClient(server.listening[0]) as other:
-        assert Camera(other, "front").show(scene(1)) == ""
-
-
-def test_a_client_with_more_cameras_than_are_remembered_forgets_its_own_only(
-    fresh_server: Server,
-) -> None:
-    endpoint = fresh_server.listening[0]
-    with RobotClient(endpoint) as robot, RobotClient(endpoint) as greedy:
-        camera = Camera(robot)
-        frozen(camera, scene(1))
-        for number in range(3 * MOST_CAMERAS):
-            assert Camera(greedy, f"camera-{number}").show(scene(1)) == ""
-        served = fresh_server._models[MODEL].images
-        assert served is not None
-        clients = served._cameras._clients
-        assert sorted(len(cameras) for cameras in clients.values()) == [1, MOST_CAMERAS]
-        assert camera.show(scene(1)) == "camera_frozen"
+def test_a_model_that_computes_no_number_fails_the_request(tmp_path: Path) -> None:
+    with serving_images(tmp_path) as fresh_server:
+        engine = obedient(fresh_server, MODEL)
+        engine.replace = lambda outputs: {**outputs, "action": np.full((1, 2), np.nan, np.float32)}
+        with (
+            RobotClient(fresh_server.listening[0]) as robot,
+            pytest.raises(FailedError, match="'action' with values that are no numbers"),
+        ):
+            ask(robot, senses())
 
 
 def test_a_server_of_a_policy_alone_drives_and_scores_no_stream(tmp_path: Path) -> None:
