@@ -9,6 +9,7 @@ import pytest
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
 from limpet.training.grasp.graspnet import GraspNet, unpack
+from limpet.training.grasp.label_cache import packed_arrays
 from tests.training.grasp.layouts import (
     INTRINSICS,
     LATTICE,
@@ -169,3 +170,19 @@ def test_labels_of_another_lattice_are_refused(root: Path, tmp_path: Path) -> No
     with pytest.raises(DataError, match="has no offsets; arrays: points, scores"):
         GraspNet(root, cache=tmp_path).labels(9)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_damaged_bytes_within_labels_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "000_labels.npz"
+    numbers = np.random.default_rng(0).integers(0, 3, (20_000, 3)).astype(np.float32)
+    np.savez_compressed(file, points=numbers)
+    whole = file.read_bytes()
+    for start in range(200, len(whole) - 400, len(whole) // 20):
+        damaged = bytearray(whole)
+        damaged[start : start + 6] = bytes(255 - byte for byte in whole[start : start + 6])
+        file.write_bytes(damaged)
+        with (
+            pytest.raises(DataError, match=r"000_labels\.npz"),
+            packed_arrays(file, ("points",)) as arrays,
+        ):
+            arrays["points"].take(20_000)

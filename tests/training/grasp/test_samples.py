@@ -5,6 +5,7 @@ Registering puts it nearly where it belongs.
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from limpet.contracts.clouds import CloudPreprocessing
+from limpet.contracts.errors import DataError
+from limpet.training.grasp.config import GraspConfig
 from limpet.training.grasp.graspnet import TRUE_POSES, GraspNet
 from limpet.training.grasp.samples import Input, Sample, SampleMaker
 from tests.training.grasp.tiny import SMALL, write_tiny
@@ -74,3 +78,39 @@ def test_registered_views_are_labelled_where_registering_has_put_them(
     found = made(roots[1], kind, tmp_path, registered=True)
     off = np.linalg.norm(found.points[:, :128] - found.true, axis=-1)
     assert 0 < off.max() < 0.3 * SHIFT_M
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "scenes/scene_0000/realsense/camera_poses.npy",
+        "scenes/scene_0000/realsense/meta/0000.mat",
+        "collision_label/scene_0000/collision_labels.npz",
+        "grasp_label/000_labels.npz",
+    ],
+)
+def test_samples_are_made_anew_where_a_file_that_they_follow_from_changed(
+    roots: tuple[Path, Path], tmp_path: Path, changed: str
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(roots[0], root)
+    maker = SampleMaker(GraspNet(root, cache=tmp_path), SMALL.cloud, "two", 1, cache=tmp_path)
+    before = maker.file(0)
+    assert maker.file(0) == before
+    os.utime(root / changed, ns=(1, 1))
+    assert maker.file(0) != before
+
+
+def test_a_damaged_file_of_samples_is_named(roots: tuple[Path, Path], tmp_path: Path) -> None:
+    data = GraspNet(roots[0], cache=tmp_path / "labels")
+    maker = SampleMaker(data, SMALL.cloud, "two", 1, cache=tmp_path)
+    maker.of([0])
+    file = maker.file(0)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(DataError, match="not prepared samples"):
+        maker.of([0])
+
+
+def test_views_are_merged_by_the_input_alone() -> None:
+    with pytest.raises(ValueError, match=r"cloud\.merge_views follows from `input`"):
+        GraspConfig(cloud=CloudPreprocessing(merge_views=True))

@@ -97,6 +97,8 @@ class GraspConfig(EncoderConfig, frozen=True, kw_only=True):
     weight_decay: NotNegative = 1e-2
 
     def __post_init__(self) -> None:
+        if self.cloud.merge_views:
+            raise ValueError('cloud.merge_views follows from `input`: say input = "prefused"')
         if self.cloud.candidates % 16 or self.cloud.candidates > self.cloud.points:
             raise ValueError(
                 f"{self.cloud.candidates} candidates of {self.cloud.points} points, wanted fewer, "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,7 +104,9 @@ def packed_arrays(file: Path, names: tuple[str, ...] = ()) -> Iterator[dict[str,
                 streams.append(archive.open(f"{name}.npy"))
                 arrays[name] = PackedArray(streams[-1], f"{file}, array {name}")
             yield arrays
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (
+        OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise DataError(f"{file}: not an npz that can be read: {error}") from error
     finally:
         for stream in streams:

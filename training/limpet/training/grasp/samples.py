@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.clouds import CloudPreprocessing, depth_points, prepare
 from limpet.contracts.errors import DataError
 from limpet.contracts.grasp_frames import inverse_pose, transform_points
@@ -107,17 +108,28 @@ class SampleMaker:
 
     def file(self, scene: int) -> Path:
         """Where the samples of a scene are kept."""
-        folder = self._data.root / "scenes" / f"scene_{scene:04d}" / self._data.camera
+        root = self._data.root
         stamps = [
-            (file.name, file.stat().st_size, file.stat().st_mtime_ns)
-            for file in sorted((folder / "depth").glob("*.png"))
+            (str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns)
+            for file in self._sources(scene)
         ]
         said = [
-            _FORMAT, str(self._data.root.resolve()), self._data.camera, stamps,
+            _FORMAT, str(root.resolve()), self._data.camera, stamps,
             msgspec.to_builtins(self._cloud), self._kind, self._pairs, self._seed,
         ]  # fmt: skip
         digest = hashlib.sha256(msgspec.json.encode(said)).hexdigest()[:16]
         return self._cache / f"scene_{scene:04d}-{digest}.npz"
+
+    def _sources(self, scene: int) -> list[Path]:
+        """What samples of a scene follow from: views, poses, labels, meshes; those there are."""
+        root, name = self._data.root, f"scene_{scene:04d}"
+        folder = root / "scenes" / name / self._data.camera
+        files = [*folder.glob("depth/*.png"), *folder.glob("meta/*.mat"), *folder.glob("*.npy")]
+        files += (root / "collision_label" / name).glob("*.npz")
+        for object_id in self._data.objects(scene):
+            files += (root / "grasp_label").glob(f"{object_id:03d}_labels.npz")
+            files += (root / "models" / f"{object_id:03d}").glob("*.ply")
+        return sorted(files)
 
     def make(self, frames: Sequence[Frame]) -> Sample | None:
         """A sample of one or two views, None where they show nothing to grasp."""
@@ -196,9 +208,9 @@ class SampleMaker:
 
     def _read(self, file: Path) -> list[Sample]:
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            with file.open("rb") as raw, np.load(raw, allow_pickle=False) as archive:
                 arrays = {field.name: archive[field.name] for field in fields(Sample)}
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except DAMAGE as error:
             raise DataError(f"{file}: not prepared samples: {error}", f"rm {file}") from error
         return [
             Sample(
