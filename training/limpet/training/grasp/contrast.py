@@ -71,7 +71,7 @@ def non_matches(
     """Random pairs on one object, of any views, whose best approaches differ clearly.
 
     Args:
-        owner: Object of each candidate, `NO_OBJECT` for none. (n,)
+        owner: Object of each candidate, `NO_OBJECT` for none, and where no approach suits. (n,)
         approach: Direction from which each is grasped best, unit length. (n, 3)
         unlike_deg: Least angle between them.
         count: Pairs to draw; those that do not differ are left out.

@@ -153,8 +153,10 @@ class Objective:
             pairs = matches(seen.true.reshape(-1, 3), owner, seen.views, config.match_m)
             con = contrast(embedded, *pairs)
         if config.dissimilar:
-            best = labels.best[labels.rows(owner, grasp_point)]
-            unlike = non_matches(owner, best, config.unlike_deg, NON_MATCHES, rng)
+            rows = labels.rows(owner, grasp_point)
+            # Where nothing holds there is no best approach, and none to differ from.
+            held = np.where(labels.shares[rows].any(1), owner, NO_OBJECT)
+            unlike = non_matches(held, labels.best[rows], config.unlike_deg, NON_MATCHES, rng)
             dis = contrast(embedded, *unlike)
         return {"con": con, "dis": dis}
 

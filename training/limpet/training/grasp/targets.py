@@ -163,7 +163,10 @@ _ZERO_FRAMES.setflags(write=False)
 
 
 def _best_directions(shares: NDArray[np.uint8]) -> Float32:
-    """Direction of the object's frame from which each grasp point is grasped best. (P, 3)"""
+    """Direction of the object's frame from which each grasp point is grasped best. (P, 3)
+
+    Any at all where no candidate holds.
+    """
     mine = approach_directions()
     angle = np.rad2deg(np.arccos(np.clip(mine @ mine.T, -1.0, 1.0)))
     near = np.exp(-0.5 * (angle / _SMOOTH_DEG) ** 2).astype(np.float32)
