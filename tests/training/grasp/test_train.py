@@ -23,7 +23,7 @@ from limpet.training.grasp.train import train_grasp
 from limpet.training.run import SAMPLE
 from limpet.training.settings import read_settings
 from tests.command_line import limpet
-from tests.training.grasp.tiny import SMALL, open_tiny, write_tiny
+from tests.training.grasp.tiny import EXTENTS_M, SMALL, open_tiny, write_tiny
 from tests.training.grasp.two_ranks import one_step
 from tests.training.test_distributed import torchrun
 
@@ -52,6 +52,19 @@ def test_every_arm_trains_to_a_run_that_loads(data: Path, tmp_path: Path, kind: 
     with torch.no_grad():
         seeds = encoder(points)[1]
     assert seeds.shape == (SMALL.seeds, 3)
+
+
+def test_points_where_nothing_holds_are_pushed_away_from_nothing(data: Path) -> None:
+    samples, labels = open_tiny(data)
+    objective, encoder = Objective(samples, labels, SMALL), GraspEncoder(SMALL)
+    apart = objective.of(encoder, samples[0], np.random.default_rng(0))["dis"]
+    of_scene = labels[samples[0].scene]
+    for rows in np.split(np.arange(len(of_scene.shares)), len(EXTENTS_M)):
+        held = rows[of_scene.shares[rows].any(1)]
+        of_scene.shares[held[1:]] = 0  # one point of each object is left, which nothing differs from
+    alike = objective.of(encoder, samples[0], np.random.default_rng(0))["dis"]
+    assert apart > 0
+    assert alike == 0
 
 
 @pytest.mark.parametrize("switch", ["sim_ali", "cyl_reg", "alt_att", "contrast", "dissimilar"])
