@@ -93,9 +93,10 @@ class PreparedCloud:
     """What a model takes of one or two views, and what a gripper must not touch.
 
     Attributes:
-        points: In the reference camera's frame, metres; the first `candidates` of each view are in
-            farthest-point order. A view that sees none of the foreground is left out. None where
-            there is nothing to grasp. (V, N, 3)
+        points: In the reference camera's frame, metres; the first `candidates` of each view are
+            foreground in farthest-point order, and the table where there is less of that. A view
+            that sees none of the foreground is left out. None where there is nothing to grasp.
+            (V, N, 3)
         observed: All that was seen around the foreground, of all views. (n, 3)
         plane: The table; None where none was seen.
         nothing: Why there is nothing to grasp; empty where there is.
