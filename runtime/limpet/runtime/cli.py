@@ -90,11 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         code = _report(MissingExtraError(extra, error.name or ""))
     except OSError as error:
-        if error.errno != errno.EPIPE:
+        if error.errno == errno.EPIPE:
+            # The reader has gone; what is still buffered must not complain at interpreter exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            code = 1
+        elif error.filename is None or error.strerror is None:
             raise
-        # The reader has gone; whatever is still buffered must not complain at interpreter exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 1
+        else:  # a folder that is read-only, a full disk: the machine's state, not a bug of ours
+            code = _report(LimpetError(f"{error.filename}: {error.strerror}"))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -187,6 +187,16 @@ def test_an_unexpected_exception_keeps_its_traceback(add: type[Commands]) -> Non
         cli.main(["fail"])
 
 
+def test_a_file_that_the_system_refuses_is_an_error_of_one_line(
+    add: type[Commands], capsys: Capture, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    add.add("fail", failing(f"import os; os.mkdir({str(tmp_path / 'file' / 'run')!r})"))
+    done = limpet(capsys, "fail")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"error: {tmp_path / 'file' / 'run'}: Not a directory\n"
+
+
 def test_a_command_ends_with_the_code_it_chose(add: type[Commands], capsys: Capture) -> None:
     add.add("fail", failing("raise click.exceptions.Exit(1)"))
     assert limpet(capsys, "fail").code == 1
