@@ -15,7 +15,8 @@ MAX_RANK = 8
 Id = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+MAX_NAME_LENGTH = 128
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_LENGTH)]
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 

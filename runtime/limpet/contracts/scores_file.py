@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from limpet.contracts.array_files import DAMAGE
 from limpet.contracts.errors import DataError, UsageError
-from limpet.contracts.whole_files import output_file
+from limpet.contracts.whole_files import check_folder, output_file
 
 SUFFIXES = (".csv", ".npy", ".npz")
 """Suffixes of score files, in any case."""
@@ -46,6 +46,17 @@ def write_scores(path: str | os.PathLike[str], scores: NDArray[np.floating]) -> 
         else:  # nine significant digits tell any two float32 apart
             rows = "".join([f"{score:.9g}\n" for score in stored.tolist()])
             file.write(f"{SCORE}\n{rows}".encode())
+
+
+def check_scores_file(path: str | os.PathLike[str]) -> None:
+    """Whether scores can be written there, before the work of which they come.
+
+    Raises:
+        UsageError: No suffix of a score file, or the folder does not exist.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    check_folder(path)
 
 
 def read_scores(path: str | os.PathLike[str]) -> NDArray[np.float32]:

@@ -59,10 +59,19 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
         UsageError: The folder does not exist.
         LimpetError: The file cannot be written.
     """
-    if not os.path.isdir(path.parent):
-        raise UsageError(f"cannot write {path}: no folder {path.parent}")
+    check_folder(path)
     try:
         with whole_file(path) as file:
             yield file
     except OSError as error:
         raise LimpetError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_folder(path: Path) -> None:
+    """Whether there is a folder for a file that somebody named.
+
+    Raises:
+        UsageError: The folder does not exist.
+    """
+    if not os.path.isdir(path.parent):
+        raise UsageError(f"cannot write {path}: no folder {path.parent}")

@@ -77,3 +77,40 @@ def test_a_model_that_is_not_served_is_refused_by_the_server(
     done = limpet(capsys, "stream", tmp_path / "rows.npy", *options)
     assert done.code == 1
     assert "no model 'nope' that scores streams" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--timeout", "0"], "--timeout is 0, wanted"),
+        (["--timeout", "nan"], "--timeout is nan, wanted"),
+        (["--timeout", "inf"], "--timeout is inf, wanted"),
+        (["--from-row", "60"], "--from-row 60 leaves nothing of"),
+        (["--stream", ""], "--stream is a name of 0 characters, wanted 1 to 128"),
+        (["--stream", "x" * 129], "--stream is a name of 129 characters"),
+        (["--speed", "1e9"], "--speed '1e9' is neither a number above 0 and below 1e9"),
+        (["--out", "scores.parquet"], ".parquet is no suffix of a score file"),
+        (["--out", "none/scores.csv"], "no folder none"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error_before_a_row_is_sent(
+    server: Server, tmp_path: Path, capsys: Capture, options: list[str], message: str
+) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    line = ["--to", server.listening[0], "--stream", "pump", "--speed", "max", *options]
+    done = limpet(capsys, "stream", tmp_path / "rows.npy", *line)
+    assert done.code == 2, done.err
+    assert message in done.err
+    assert "acknowledged" not in done.out
+
+
+def test_a_recording_is_not_replaced_by_its_scores_even_by_force(
+    server: Server, tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "rows.npy"
+    np.save(file, ROWS)
+    options = ["--to", server.listening[0], "--stream", "pump", "--speed", "max"]
+    done = limpet(capsys, "stream", file, *options, "--out", file, "--force")
+    assert done.code == 2
+    assert "is FILE, which it would replace" in done.err
+    np.testing.assert_array_equal(np.load(file), ROWS)

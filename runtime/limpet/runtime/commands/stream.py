@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from limpet.contracts.errors import UsageError
+from limpet.contracts.message_base import MAX_NAME_LENGTH
 from limpet.contracts.recording_scores import match_channels
 from limpet.contracts.recordings import Recording, load_recording
 from limpet.contracts.reports import write_json
-from limpet.contracts.scores_file import write_scores
+from limpet.contracts.scores_file import check_scores_file, write_scores
 from limpet.contracts.signals import RowState
 from limpet.runtime.commands import force_option, json_option
 
@@ -73,12 +75,23 @@ def command(
     from limpet.runtime.sensor import ScoredRows, SensorStream
 
     factor = _speed(speed)
-    if out is not None and out.exists() and not force:
-        raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
+    if not 0.0 < timeout_s < math.inf:
+        raise UsageError(f"--timeout is {timeout_s:g}, wanted a number of seconds above 0")
+    if not 1 <= len(name) <= MAX_NAME_LENGTH:
+        raise UsageError(
+            f"--stream is a name of {len(name)} characters, wanted 1 to {MAX_NAME_LENGTH}"
+        )
+    if out is not None:  # before hours of streaming, not after
+        _check_out(out, file, force)
     recording = load_recording(file, key=key, ignore=ignore, rate_hz=rate_hz, label=label)
     wanted = _channels(endpoint, name, model, timeout_s)
     if wanted is not None:
         recording = match_channels(recording, wanted)
+    if from_row >= len(recording.values):
+        raise UsageError(
+            f"--from-row {from_row} leaves nothing of {file}, which has {len(recording.values)} "
+            "rows (counted from 0)"
+        )
     recording = recording.rows(from_row, len(recording.values))
     for note in (*recording.warnings, *(f"left out: {column}" for column in recording.left_out)):
         click.echo(f"{file}: {note}", err=True)
@@ -138,6 +151,14 @@ def _channels(endpoint: str, name: str, model: str, timeout_s: float) -> list[st
     return scoring[0].channels if len(scoring) == 1 else None
 
 
+def _check_out(out: Path, file: Path, force: bool) -> None:
+    check_scores_file(out)
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
+    if out.exists() and file.exists() and out.samefile(file):
+        raise UsageError(f"--out {out} is FILE, which it would replace", "give another --out")
+
+
 def _speed(text: str) -> float | None:
     """Times real time, None for as fast as possible."""
     if text == "max":
@@ -147,7 +168,7 @@ def _speed(text: str) -> float | None:
     except ValueError:
         factor = 0.0
     if not 0.0 < factor < 1e9:
-        raise UsageError(f"--speed {text!r} is neither a positive number nor `max`")
+        raise UsageError(f"--speed {text!r} is neither a number above 0 and below 1e9 nor `max`")
     return factor
 
 
