@@ -397,3 +397,35 @@ def test_an_input_is_not_replaced_by_its_scores_even_by_force(
     assert done.code == 2
     assert "is an INPUT" in done.err
     assert file.read_bytes() == before
+
+
+def test_scores_and_report_do_not_share_a_file(
+    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
+) -> None:
+    file = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
+    out = tmp_path / "scores.csv"
+    done = limpet(capsys, "predict", bundle.path, file, "--out", out, "--json", out)
+    assert done.code == 2
+    assert f"--json {out} is --out, which it would replace" in done.err
+    assert not out.exists()
+
+
+def test_a_report_does_not_replace_an_input(
+    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
+) -> None:
+    file = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
+    before = file.read_bytes()
+    out = tmp_path / "scores.csv"
+    done = limpet(capsys, "predict", bundle.path, file, "--out", out, "--json", file)
+    assert done.code == 2
+    assert f"--json {file} is an INPUT" in done.err
+    assert file.read_bytes() == before
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_read(
+    bundle: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "none" / "scores.csv"
+    done = limpet(capsys, "predict", bundle.path, tmp_path / "none.csv", "--out", out)
+    assert done.code == 2
+    assert f"no folder {tmp_path / 'none'}" in done.err

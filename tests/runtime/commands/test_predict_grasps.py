@@ -131,6 +131,18 @@ def test_the_picture_is_drawn(bundle: Bundle, files: Path, capsys: Capture) -> N
     assert (pixels[:, 0] - pixels[:, 2] > 100).sum() > 200
 
 
+def test_without_a_folder_for_the_picture_no_rows_are_written(
+    bundle: Bundle, files: Path, capsys: Capture
+) -> None:
+    done = limpet(
+        capsys, "predict", bundle.path, files / "ref.png", "--camera", files / "camera.json",
+        "--out", files / "rows.npy", "--picture", files / "none" / "grasps.png",
+    )  # fmt: skip
+    assert done.code == 2
+    assert f"no folder {files / 'none'}" in done.err
+    assert not (files / "rows.npy").exists()
+
+
 def test_an_empty_table_is_said_and_gives_no_rows(
     bundle: Bundle, files: Path, capsys: Capture
 ) -> None:

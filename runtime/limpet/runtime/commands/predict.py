@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from limpet.contracts.bundle import Bundle, read_bundle
 from limpet.contracts.errors import DataError, UsageError
 from limpet.contracts.reports import write_json
 from limpet.contracts.scores_file import SUFFIXES
+from limpet.contracts.whole_files import check_folder
 from limpet.runtime.commands import engine_option, force_option, json_option
 
 
@@ -99,8 +101,10 @@ def command(
         )
     if out.exists() and not force:
         raise UsageError(f"{out} exists already", "say --force to replace it, or another --out")
-    if out.exists() and any(os.path.exists(path) and out.samefile(path) for path in inputs):
-        raise UsageError(f"--out {out} is an INPUT, which it would replace", "give another --out")
+    check_folder(out)
+    if picture is not None:
+        check_folder(picture)
+    _check_apart(inputs, {"--out": out, "--json": json_file, "--picture": picture})
     model = read_bundle(bundle)
     _check_options(
         model,
@@ -134,6 +138,19 @@ def command(
             click.echo(f"warning: {image.path}: {warning}", err=True)
     if not write_json(json_file, embedded):
         click.echo(embeddings.describe(embedded))
+
+
+def _check_apart(inputs: Sequence[str], written: dict[str, Path | None]) -> None:
+    """Refuses to write one file twice, and to write over an INPUT."""
+    taken = {os.path.realpath(path): "an INPUT" for path in inputs}
+    for option, path in written.items():
+        if path is None or str(path) == "-":
+            continue
+        other = taken.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise UsageError(
+                f"{option} {path} is {other}, which it would replace", f"give another {option}"
+            )
 
 
 def _check_options(
