@@ -115,6 +115,7 @@ def test_the_output_is_checked_before_the_data_is_read(here: Path) -> None:
     ("arguments", "message", "exit_code"),
     [
         (["--ignore", "presure"], "presure", 1),
+        (["--train-rows", "1"], "too few rows to fit on", 1),
         (["--train-rows", "50"], "wanted at least 64; found 50 rows", 1),
         (["--resume"], "no run to resume", 2),
         (["--rate-hz", "-1"], "--rate-hz is -1", 2),
@@ -132,7 +133,15 @@ def test_errors_are_typed_and_write_no_run(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--false-alarm-rate", "1"], ["--train-rows", "0"], ["--device", "tpu"], ["--x"]]
+    "arguments",
+    [
+        ["--false-alarm-rate", "1"],
+        ["--false-alarm-rate", "nan"],
+        ["--false-alarms-per-day", "inf"],
+        ["--train-rows", "0"],
+        ["--device", "tpu"],
+        ["--x"],
+    ],
 )
 def test_values_out_of_range_are_usage_errors(here: Path, arguments: list[str]) -> None:
     assert train(*arguments).exit_code == 2

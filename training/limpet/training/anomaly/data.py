@@ -217,6 +217,8 @@ def _check_frames(
 
 
 def _check_channels(name: str, channels: Sequence[str], fit_rows: Float64) -> list[str]:
+    if not len(fit_rows):
+        raise DataError(f"{name}: too few rows to fit on", "give more rows")
     measured = np.any(np.isfinite(fit_rows), axis=0)
     empty = [c for c, any_value in zip(channels, measured, strict=True) if not any_value]
     if empty:

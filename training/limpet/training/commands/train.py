@@ -12,6 +12,7 @@ from limpet.training.anomaly.config import AnomalyConfig
 from limpet.training.commands import json_option
 from limpet.training.commands.train_grasp import grasp
 from limpet.training.commands.train_options import (
+    FiniteRange,
     check_extra,
     config_option,
     configure,
@@ -74,14 +75,14 @@ command.add_command(grasp)
 )
 @click.option(
     "--false-alarm-rate",
-    type=click.FloatRange(min=0.0, max=1.0, min_open=True, max_open=True),
+    type=FiniteRange(min=0.0, max=1.0, min_open=True, max_open=True),
     metavar="SHARE",
     help="Share of normal rows that may reach the threshold "
     f"[default: {AnomalyConfig().false_alarm_rate:g}].",
 )
 @click.option(
     "--false-alarms-per-day",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=FiniteRange(min=0.0, min_open=True),
     metavar="NUMBER",
     help="Incidents that normal operation may open in a day; sets the threshold instead.",
 )
@@ -117,6 +118,10 @@ def anomaly(
     PATH is .csv, .tsv, .txt, .npy, .npz, .mat or .data (robot failures as UCI has them), or a
     folder of such files. A folder of snapshots as PRONOSTIA has them (acc_00001.csv, …) is one
     recording that starts anew with each.
+
+    --json writes: run, channels, left_out, rate_hz, fit_frames, calibration {threshold,
+    release_threshold, false_alarm_rate, held_out_rows, false_alarms_per_day, data}, metrics,
+    warnings, seconds.
     """
     from limpet.training.run import command_line
 

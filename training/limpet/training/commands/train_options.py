@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,6 +36,19 @@ resume_option = click.option(
     "--resume", is_flag=True, help="Go on with an interrupted run at --out."
 )
 force_option = click.option("--force", is_flag=True, help="Replace a run at --out.")
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; `nan`, which no comparison finds outside, and `inf` are none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click does it, then refuses what is not finite."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def config_option(module: str) -> Decorator:
