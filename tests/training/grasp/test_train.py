@@ -61,7 +61,7 @@ def test_points_where_nothing_holds_are_pushed_away_from_nothing(data: Path) -> 
     of_scene = labels[samples[0].scene]
     for rows in np.split(np.arange(len(of_scene.shares)), len(EXTENTS_M)):
         held = rows[of_scene.shares[rows].any(1)]
-        of_scene.shares[held[1:]] = 0  # one point of each object is left, which nothing differs from
+        of_scene.shares[held[1:]] = 0  # one point of each object is left, alike to itself
     alike = objective.of(encoder, samples[0], np.random.default_rng(0))["dis"]
     assert apart > 0
     assert alike == 0
