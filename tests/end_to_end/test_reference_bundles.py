@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from limpet.contracts.bundle import read_bundle
@@ -22,6 +25,18 @@ TRAIN_ROWS = 1998
 def test_the_anomaly_bundle_computes_here_what_it_did_where_it_was_made() -> None:
     bundle = read_bundle(BUNDLES / "anomaly")
     assert check_golden(bundle.golden(), bundle.manifest, open_engine(bundle, "auto").run).passed
+
+
+def test_a_command_reports_to_nobody_and_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
+    # A library that reports does not where it believes that it is being tested.
+    tested = ("CI", "GITHUB_ACTIONS", "TF_BUILD")
+    env = {name: value for name, value in os.environ.items() if name not in tested}
+    command = [sys.executable, "-m", "limpet.runtime.cli", "verify", str(BUNDLES / "anomaly")]
+    done = subprocess.run(
+        command, env={**env, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_the_anomaly_bundle_is_small_and_says_where_it_comes_from() -> None:
