@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("limpet").setLevel(logging.INFO)
-    # Its makers have ONNX Runtime report to them, under a number that it keeps in the home folder; a
-    # robot does neither unless somebody says so. This is read when the library is loaded.
+    # ONNX Runtime reports to its makers, under a number that it keeps in the home folder; a robot
+    # does neither unless somebody says so. This is read when the library is loaded.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         code = cli.main(arguments, prog_name="limpet", standalone_mode=False)
