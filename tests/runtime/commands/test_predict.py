@@ -334,46 +334,10 @@ def test_the_report_has_its_documented_keys(
     ]
 
 
-def test_an_existing_score_file_is_replaced_only_by_force(
-    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
-) -> None:
-    source = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
-    out = tmp_path / "scores.csv"
-    out.write_text("precious")
-    done = limpet(capsys, "predict", bundle.path, source, "--out", out)
-    assert done.code == 2
-    assert done.err == (
-        f"error: {out} exists already\n  say --force to replace it, or another --out\n"
-    )
-    assert out.read_text() == "precious"
-    assert limpet(capsys, "predict", bundle.path, source, "--out", out, "--force").code == 0
-    assert len(read_scores(out)) == 60
-
-
-@pytest.mark.parametrize("out", ["scores", "scores.txt", "scores.parquet"])
-def test_a_score_file_of_another_suffix_is_a_usage_error(
-    bundle: Bundle, tmp_path: Path, capsys: Capture, out: str
-) -> None:
-    done = limpet(capsys, "predict", bundle.path, "a.csv", "--out", tmp_path / out)
-    assert done.code == 2
-    assert "suffixes: .csv, .npy, .npz" in done.err
-
-
 def test_without_an_input_there_is_nothing_to_score(bundle: Bundle, capsys: Capture) -> None:
     done = limpet(capsys, "predict", bundle.path, "--out", "scores.csv")
     assert done.code == 2
     assert "INPUT" in done.err
-
-
-def test_one_bad_input_of_several_leaves_no_score_file(
-    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
-) -> None:
-    source = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
-    out = tmp_path / "scores.csv"
-    done = limpet(capsys, "predict", bundle.path, source, tmp_path / "no.csv", "--out", out)
-    assert done.code == 1
-    assert str(tmp_path / "no.csv") in done.err
-    assert not out.exists()
 
 
 def test_a_bundle_of_another_kind_says_what_this_version_predicts(
@@ -386,46 +350,3 @@ def test_a_bundle_of_another_kind_says_what_this_version_predicts(
         "kind 'custom'; this version predicts with anomaly, navigation and grasp bundles"
         in done.err
     )
-
-
-def test_an_input_is_not_replaced_by_its_scores_even_by_force(
-    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
-) -> None:
-    file = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
-    before = file.read_bytes()
-    done = limpet(capsys, "predict", bundle.path, file, "--out", file, "--force")
-    assert done.code == 2
-    assert "is an INPUT" in done.err
-    assert file.read_bytes() == before
-
-
-def test_scores_and_report_do_not_share_a_file(
-    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
-) -> None:
-    file = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
-    out = tmp_path / "scores.csv"
-    done = limpet(capsys, "predict", bundle.path, file, "--out", out, "--json", out)
-    assert done.code == 2
-    assert f"--json {out} is --out, which it would replace" in done.err
-    assert not out.exists()
-
-
-def test_a_report_does_not_replace_an_input(
-    bundle: Bundle, rows: Rows, tmp_path: Path, capsys: Capture
-) -> None:
-    file = write_csv(tmp_path / "a.csv", {"speed": rows[:, 0], "current": rows[:, 1]})
-    before = file.read_bytes()
-    out = tmp_path / "scores.csv"
-    done = limpet(capsys, "predict", bundle.path, file, "--out", out, "--json", file)
-    assert done.code == 2
-    assert f"--json {file} is an INPUT" in done.err
-    assert file.read_bytes() == before
-
-
-def test_a_folder_that_is_not_there_is_said_before_anything_is_read(
-    bundle: Bundle, tmp_path: Path, capsys: Capture
-) -> None:
-    out = tmp_path / "none" / "scores.csv"
-    done = limpet(capsys, "predict", bundle.path, tmp_path / "none.csv", "--out", out)
-    assert done.code == 2
-    assert f"no folder {tmp_path / 'none'}" in done.err
